@@ -1,0 +1,101 @@
+"""The values that flow through the loop. All are immutable; arrays inside them are not to be written to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+ANALYSIS_VERSION = 1
+
+LANDMARK_NAMES = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_mouth_corner")
+"""Order of the five landmarks; right and left are the person's own."""
+
+
+@dataclass(slots=True, frozen=True)
+class Frame:
+    """One picture from a source.
+
+    Attributes:
+        image: H x W x 3 uint8, BGR (OpenCV's order), contiguous.
+        id: number of the frame in its source, from 0; live sources skip numbers of dropped frames.
+        time: capture time, seconds on the monotonic clock (`time.monotonic`).
+        name: path or URL of the picture when the source is a set of pictures, else None.
+    """
+
+    image: np.ndarray
+    id: int
+    time: float
+    name: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Face:
+    """One face in a picture.
+
+    Attributes:
+        box: x, y, w, h in pixels of the original picture, origin top left; may reach past the edge.
+        score: detector confidence, 0..1.
+        landmarks: 5 x 2 float32, pixels of the original picture, in `LANDMARK_NAMES` order.
+        track: id that stays with the face from frame to frame, or None outside a loop.
+        mask, gender, identity: JSON-ready results of the tasks of those names, or None when
+            the task did not run or does not know.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    landmarks: np.ndarray
+    track: int | None = None
+    mask: dict[str, Any] | None = None
+    gender: dict[str, Any] | None = None
+    identity: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The `faces` item of the analysis contract; keys of tasks that did not run are left out."""
+        out: dict[str, Any] = {
+            "box": [round(float(v), 2) for v in self.box],
+            "score": round(float(self.score), 4),
+            "track": self.track,
+            "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in self.landmarks],
+        }
+        for key in ("mask", "gender", "identity"):
+            value = getattr(self, key)
+            if value is not None:
+                out[key] = value
+        return out
+
+
+@dataclass(slots=True, frozen=True)
+class Analysis:
+    """What was found in one picture: the analysis contract, version 1.
+
+    Attributes:
+        image: name of the picture, or None for a frame of a video or camera.
+        frame: frame id.
+        time: capture time in seconds since the source was opened.
+        width, height: of the original picture, pixels.
+        faces: by falling score.
+        timing_ms: stage name to milliseconds (`capture`, `face`, `total`, `frame_age`, ...).
+    """
+
+    image: str | None
+    frame: int
+    time: float
+    width: int
+    height: int
+    faces: tuple[Face, ...] = ()
+    timing_ms: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready dictionary, keys as in the contract."""
+        return {
+            "version": ANALYSIS_VERSION,
+            "image": self.image,
+            "frame": self.frame,
+            "time": round(self.time, 4),
+            "width": self.width,
+            "height": self.height,
+            "faces": [face.to_json() for face in self.faces],
+            "timing_ms": {key: round(value, 3) for key, value in self.timing_ms.items()},
+        }
