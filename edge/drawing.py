@@ -1,0 +1,161 @@
+"""Draws what was found onto a picture, at any size from a thumbnail to 4K."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+import cv2
+import numpy as np
+
+from edge.types import Analysis, Face
+
+Color = tuple[int, int, int]
+
+# Okabe and Ito's palette, which people with any kind of colour blindness can tell apart; BGR.
+ORANGE: Color = (0, 159, 230)
+SKY: Color = (233, 180, 86)
+GREEN: Color = (115, 158, 0)
+YELLOW: Color = (66, 228, 240)
+BLUE: Color = (178, 114, 0)
+VERMILION: Color = (0, 94, 213)
+PURPLE: Color = (167, 121, 204)
+BLACK: Color = (0, 0, 0)
+WHITE: Color = (255, 255, 255)
+
+TRACK_COLORS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILION)
+MASK_COLORS = {"correct": GREEN, "nose_out": YELLOW, "chin": ORANGE, "none": VERMILION}
+MASK_WORDS = {"correct": "mask", "nose_out": "nose out", "chin": "mask on chin", "none": "no mask"}
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_CAP = 22.0  # height of a capital letter at font scale 1, pixels
+_MIN_CAP = 8.0  # smallest height that can be read
+
+
+def color_of(face: Face) -> Color:
+    """BGR colour of a face: by mask state where it is known, else by track, so that it stays."""
+    if face.mask and face.mask.get("state") in MASK_COLORS:
+        return MASK_COLORS[face.mask["state"]]
+    return TRACK_COLORS[(face.track or 0) % len(TRACK_COLORS)]
+
+
+def label_of(face: Face) -> str:
+    """Short text for a face, in the characters that OpenCV's fonts have."""
+    parts = []
+    if face.identity and face.identity.get("name"):
+        parts.append(str(face.identity["name"]))
+    elif face.track is not None:
+        parts.append(f"#{face.track}")
+    if face.mask and face.mask.get("state"):
+        parts.append(MASK_WORDS.get(face.mask["state"], str(face.mask["state"])))
+    if face.gender and face.gender.get("label"):
+        parts.append(str(face.gender["label"]))
+    if not face.mask:
+        parts.append(f"{face.score:.0%}")
+    text = unicodedata.normalize("NFKD", " ".join(parts))
+    return "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace").decode()
+
+
+def status_of(analysis: Analysis, fps: float | None = None) -> str:
+    """The status line: faces, milliseconds of the analysis and frames per second, as far as known."""
+    count = len(analysis.faces)
+    parts = [f"{count} face{'' if count == 1 else 's'}"]
+    if "face" in analysis.timing_ms:
+        parts.append(f"{analysis.timing_ms['face']:.1f} ms")
+    if fps:
+        parts.append(f"{fps:.0f} fps")
+    return "  ".join(parts)
+
+
+def annotate(image: np.ndarray, analysis: Analysis, *, fps: float | None = None) -> np.ndarray:
+    """Draw boxes, landmarks, labels and a status line.
+
+    Args:
+        image: H x W x 3 uint8 BGR; is not changed.
+        analysis: of this picture, in its pixels.
+        fps: frames per second for the status line, or None to leave it out.
+
+    Returns:
+        A new picture of the same size and kind. Line width and text grow with the picture; text that
+        could not be read, in pictures of a few pixels, is left out.
+    """
+    out = np.ascontiguousarray(image).copy()
+    height, width = out.shape[:2]
+    unit = math.sqrt(width * height) / 640
+    line = max(1, round(2 * unit))
+    cap = max(_MIN_CAP, 13 * unit)
+    faces = [face for face in analysis.faces if all(map(math.isfinite, face.box))]
+    for face in faces:
+        _box(out, face, line)
+    for face in faces:
+        _landmarks(out, face, line)
+    for face in faces:  # labels last, so that no box of another face runs through them
+        x, y, _, h = face.box
+        size = _text_size(label_of(face), cap, width, height)
+        if size is None:
+            continue
+        above = y - size.height - line
+        top = above if above >= 0 else y + h + line
+        if top + size.height > height:
+            top = max(y, 0) + line  # no room above or below: inside
+        _text(out, size, x - line // 2, top, color_of(face))
+    status = _text_size(status_of(analysis, fps), cap, width, height)
+    if status is not None:
+        _text(out, status, 0, height, BLACK)
+    return out
+
+
+class _Text:
+    """A text with the font scale, thickness and size of the plate behind it, pixels."""
+
+    __slots__ = ("baseline", "height", "pad", "scale", "text", "thickness", "width")
+
+    def __init__(self, text: str, cap: float) -> None:
+        self.text = text
+        self.scale = cap / _FONT_CAP
+        self.thickness = max(1, round(cap / 9))
+        (width, height), self.baseline = cv2.getTextSize(text, _FONT, self.scale, self.thickness)
+        self.pad = max(1, round(cap / 4))
+        self.width = width + 2 * self.pad
+        self.height = height + self.baseline + self.pad
+
+
+def _text_size(text: str, cap: float, width: int, height: int) -> _Text | None:
+    """Lay a text out; None where not even the smallest readable size fits into the picture."""
+    size = _Text(text, cap)
+    if size.width > width and cap > _MIN_CAP:
+        size = _Text(text, max(_MIN_CAP, cap * width / size.width * 0.97))
+    return size if size.width <= width and size.height <= height // 2 else None
+
+
+def _text(out: np.ndarray, size: _Text, x: float, y: float, color: Color) -> None:
+    """Text on a plate of the colour, moved as far as needed to lie inside the picture."""
+    height, width = out.shape[:2]
+    left = int(min(max(x, 0), width - size.width))
+    top = int(min(max(y, 0), height - size.height))
+    cv2.rectangle(out, (left, top), (left + size.width - 1, top + size.height - 1), color, cv2.FILLED)
+    b, g, r = color
+    ink = BLACK if 0.114 * b + 0.587 * g + 0.299 * r > 110 else WHITE
+    origin = (left + size.pad, top + size.height - size.baseline - size.pad // 2)
+    cv2.putText(out, size.text, origin, _FONT, size.scale, ink, size.thickness, cv2.LINE_AA)
+
+
+def _box(out: np.ndarray, face: Face, line: int) -> None:
+    x, y, w, h = face.box
+    first, last = _point(out, x, y), _point(out, x + w, y + h)
+    cv2.rectangle(out, first, last, BLACK, line + max(2, line))  # a dark rim: seen on any background
+    cv2.rectangle(out, first, last, color_of(face), line)
+
+
+def _landmarks(out: np.ndarray, face: Face, line: int) -> None:
+    # Dots must not hide a small face: at most a twentieth of it.
+    radius = max(1, min(line, round(min(face.box[2:]) / 20)))
+    for x, y in face.landmarks:
+        if math.isfinite(x) and math.isfinite(y):
+            cv2.circle(out, _point(out, x, y), radius, WHITE, cv2.FILLED, cv2.LINE_AA)
+
+
+def _point(out: np.ndarray, x: float, y: float) -> tuple[int, int]:
+    """Rounded, and kept near the picture: OpenCV overflows on coordinates far outside."""
+    height, width = out.shape[:2]
+    return round(min(max(x, -width), 2 * width)), round(min(max(y, -height), 2 * height))

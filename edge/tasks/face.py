@@ -1,0 +1,119 @@
+"""Finds faces, masked or bare, with five landmarks: letterbox, invoke, decode, NMS."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from edge.geometry import letterbox, nms
+from edge.types import Face
+
+if TYPE_CHECKING:
+    from edge.tflite import Model
+
+STRIDES = (8, 16, 32)
+DEFAULT_SCORE = 0.5
+DEFAULT_NMS_IOU = 0.45
+MAX_CANDIDATES = 400
+
+
+def cells(size: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> tuple[np.ndarray, np.ndarray]:
+    """Cell centres and strides in the model's output order: by stride, then row, then column.
+
+    Args:
+        size: (width, height) of the model input, pixels.
+        strides: of the feature maps, pixels.
+
+    Returns:
+        n x 2 float32 centres x, y in input pixels, and n float32 strides.
+    """
+    centres, steps = [], []
+    for s in strides:
+        ys, xs = np.mgrid[0 : size[1] // s, 0 : size[0] // s]
+        centres.append(np.stack([xs.ravel(), ys.ravel()], axis=1) * s + s / 2)
+        steps.append(np.full(xs.size, s))
+    return np.concatenate(centres).astype(np.float32), np.concatenate(steps).astype(np.float32)
+
+
+class FaceDetector:
+    """Finds the faces of one picture at a time.
+
+    Raw outputs of the model mean, for a cell with centre c and stride s (input pixels): box centre
+    `c + s * box[:2]`, box size `s * exp(box[2:])`, landmark k `c + s * landmarks[k]`; scores are logits.
+
+    Attributes:
+        size: (width, height) of the model input, pixels.
+        score_threshold: faces below it are not reported, 0..1.
+        last_invoke_ms: duration of the last bare model run, milliseconds.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        entry: dict[str, Any] | None = None,
+        *,
+        score_threshold: float | None = None,
+        nms_iou: float | None = None,
+    ) -> None:
+        """Args:
+        model: a face model of this project, input 1 x height x width x 3 uint8 RGB.
+        entry: its manifest entry, for thresholds; None takes this module's defaults.
+        score_threshold: overrides the manifest's, 0..1.
+        nms_iou: overrides the manifest's, 0..1.
+        """
+        _, height, width, _ = model.inputs[0].shape
+        thresholds = (entry or {}).get("thresholds", {})
+        self.model = model
+        self.size = (int(width), int(height))
+        self.score_threshold = (
+            thresholds.get("score", {}).get("value", DEFAULT_SCORE) if score_threshold is None else score_threshold
+        )
+        self.nms_iou = thresholds.get("nms_iou", {}).get("value", DEFAULT_NMS_IOU) if nms_iou is None else nms_iou
+        self.last_invoke_ms = 0.0
+        self._pixels = np.zeros((1, height, width, 3), np.uint8)
+        self._bgr = np.zeros((height, width, 3), np.uint8)
+        self._centres, self._strides = cells(self.size)
+        # Told apart by shape: converters keep neither order nor names of outputs.
+        order = {spec.shape[-1]: i for i, spec in enumerate(model.outputs)}
+        self._order = order[1], order[4], order[10]
+
+    def detect(self, image: np.ndarray) -> tuple[Face, ...]:
+        """Finds the faces of a picture.
+
+        Args:
+            image: H x W x 3 uint8, BGR.
+
+        Returns:
+            Faces by falling score, in pixels of `image`; boxes are clipped to it.
+        """
+        fit = letterbox(image, self.size, self._bgr)
+        cv2.cvtColor(self._bgr, cv2.COLOR_BGR2RGB, dst=self._pixels[0])
+        start = time.perf_counter()
+        outputs = self.model.run(self._pixels)
+        self.last_invoke_ms = (time.perf_counter() - start) * 1e3
+        return self._decode(outputs, fit.scale, image.shape[1], image.shape[0])
+
+    def _decode(self, outputs: list[np.ndarray], scale: float, width: int, height: int) -> tuple[Face, ...]:
+        logits, boxes, landmarks = (outputs[i][0] for i in self._order)
+        floor = float(np.clip(self.score_threshold, 1e-6, 1 - 1e-6))
+        keep = np.flatnonzero(logits[:, 0] >= np.log(floor / (1 - floor)))
+        if not keep.size:
+            return ()
+        if keep.size > MAX_CANDIDATES:
+            keep = keep[np.argsort(-logits[keep, 0], kind="stable")[:MAX_CANDIDATES]]
+        centre, s = self._centres[keep], self._strides[keep, None]
+        wh = s * np.exp(np.clip(boxes[keep, 2:], -4, 6))
+        xywh = np.concatenate([centre + s * boxes[keep, :2] - wh / 2, wh], axis=1) / scale
+        points = (centre[:, None] + s[:, None] * landmarks[keep].reshape(-1, 5, 2)) / scale
+        scores = 1 / (1 + np.exp(-logits[keep, 0]))
+        faces = []
+        for i in nms(xywh, scores, self.nms_iou):
+            x, y, w, h = (float(v) for v in xywh[i])
+            x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
+            if x1 - x0 < 1 or y1 - y0 < 1:
+                continue
+            faces.append(Face((x0, y0, x1 - x0, y1 - y0), float(scores[i]), points[i].astype(np.float32)))
+        return tuple(faces)

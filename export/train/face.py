@@ -1,0 +1,208 @@
+"""Training of the face detector: losses, schedule, averaged weights, checkpoints and resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from export.data import scenes as scene_data
+from export.data.face_batches import FaceBatches, load_crops
+from export.models import face as net
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class TrainConfig:
+    """Everything a run depends on besides the data.
+
+    Attributes:
+        size: side of the training picture, pixels (the network is convolutional: it ships at another).
+        batch, steps, epochs: pictures a batch, batches an epoch, epochs.
+        rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
+        decay: weight decay.
+        ema: decay a step of the averaged weights, which are the ones that ship.
+        crops: face crops a set for pasting.
+        seed: of data order, augmentation and first weights.
+    """
+
+    size: int = 256
+    batch: int = 32
+    steps: int = 200
+    epochs: int = 60
+    rate: float = 2.5e-3
+    warmup: int = 400
+    decay: float = 0.02
+    ema: float = 0.998
+    crops: int = 2500
+    seed: int = 1
+
+
+def decode(outputs: dict, centres, strides) -> tuple:
+    """Corner boxes (batch, n, 4: x1, y1, x2, y2, pixels) of raw outputs, for the losses."""
+    raw = outputs["boxes"]
+    middle = centres[None] + strides[None, :, None] * raw[..., :2]
+    half = strides[None, :, None] * ops.exp(ops.clip(raw[..., 2:], -4.0, 6.0)) / 2
+    return ops.concatenate([middle - half, middle + half], axis=-1)
+
+
+def giou(a, b) -> tuple:
+    """IoU and generalised IoU (Rezatofighi et al. 2019, algorithm 1) of corner boxes, elementwise."""
+    inter = ops.prod(ops.maximum(ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2]), 0.0), axis=-1)
+    hull = ops.prod(ops.maximum(a[..., 2:], b[..., 2:]) - ops.minimum(a[..., :2], b[..., :2]), axis=-1)
+    union = ops.prod(a[..., 2:] - a[..., :2], axis=-1) + ops.prod(b[..., 2:] - b[..., :2], axis=-1) - inter
+    iou = inter / ops.maximum(union, 1e-6)
+    return iou, iou - (hull - union) / ops.maximum(hull, 1e-6)
+
+
+class FaceTrainer(keras.Model):
+    """The network with its losses.
+
+    Scores learn the IoU that the box reaches (quality focal loss, Li et al. 2020, eq. 2, beta 2), so
+    that the best-placed cell of a face wins the NMS; boxes learn by GIoU, landmarks by smooth L1.
+    """
+
+    def __init__(self, network: keras.Model, size: int) -> None:
+        super().__init__()
+        self.network = network
+        centres, strides = net.cells((size, size))
+        self.centres, self.strides = ops.convert_to_tensor(centres), ops.convert_to_tensor(strides)
+        self.parts = {k: keras.metrics.Mean(k) for k in ("score_loss", "box_loss", "point_loss", "iou")}
+
+    def call(self, x, training=None):
+        return self.network(x, training=training)
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self.parts.values()]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        state, place, points, known = y[..., 0], y[..., 1:5], y[..., 5:15], y[..., 15]
+        positive = ops.cast(state > 0.5, "float32")
+        count = ops.maximum(ops.sum(positive), 1.0)
+        true_boxes = decode({"boxes": place}, self.centres, self.strides)
+        iou, general = giou(decode(y_pred, self.centres, self.strides), true_boxes)
+        quality = positive * ops.stop_gradient(ops.clip(iou, 0.0, 1.0))
+
+        logit = ops.clip(y_pred["scores"][..., 0], -12.0, 12.0)
+        probability = ops.sigmoid(logit)
+        cross = ops.maximum(logit, 0.0) - logit * quality + ops.log(1 + ops.exp(-ops.abs(logit)))
+        focal = ops.square(ops.abs(quality - probability)) * cross * ops.cast(state > -0.5, "float32")
+        score_loss = ops.sum(focal) / count
+
+        box_loss = ops.sum(positive * (1 - general)) / count
+
+        # In units of the face, not the stride: what the alignment feels.
+        unit = ops.exp((place[..., 2] + place[..., 3]) / 2)[..., None]
+        error = ops.abs(y_pred["landmarks"] - points) / unit
+        smooth = ops.where(error < 0.05, ops.square(error) / 0.1, error - 0.025)
+        point_loss = ops.sum(known * positive * ops.mean(smooth, axis=-1)) / ops.maximum(ops.sum(known * positive), 1.0)
+
+        for key, value in (("score_loss", score_loss), ("box_loss", box_loss), ("point_loss", point_loss),
+                           ("iou", ops.sum(quality) / count)):  # fmt: skip
+            self.parts[key].update_state(value)
+        return score_loss + 1.5 * box_loss + 4.0 * point_loss
+
+
+class Averaged(keras.callbacks.Callback):
+    """Exponential moving average of all weights, batch-norm statistics included; saved every epoch.
+
+    The decay rises with the steps taken, min(decay, (1 + n) / (10 + n)), so that the start is forgotten.
+    """
+
+    EVERY = 4  # steps between updates: reading all weights costs about as much as 1 % of a step
+
+    def __init__(self, network: keras.Model, decay: float, path: Path, history: Path, config: TrainConfig) -> None:
+        super().__init__()
+        self.network, self.decay, self.path, self.history, self.config = network, decay, path, history, config
+        self.count, self.values = 0, None
+        if path.exists():
+            with np.load(path) as file:
+                self.count = int(file["count"])
+                self.values = [file[f"w{i}"] for i in range(len(file.files) - 1)]
+
+    def on_train_batch_end(self, batch: int, logs=None) -> None:
+        self.count += 1
+        if self.count % self.EVERY:
+            return
+        now = self.network.get_weights()
+        if self.values is None:
+            self.values = now
+            return
+        d = min(self.decay**self.EVERY, (1 + self.count) / (10 * self.EVERY + self.count))
+        for mean, value in zip(self.values, now, strict=True):
+            mean += (1 - d) * (value - mean)
+
+    def on_epoch_end(self, epoch: int, logs=None) -> None:
+        temporary = self.path.with_name("averaged.part.npz")
+        np.savez(temporary, count=self.count, **{f"w{i}": v for i, v in enumerate(self.values or [])})
+        temporary.replace(self.path)
+        with self.history.open("a") as file:
+            values = {k: round(float(v), 5) for k, v in (logs or {}).items()}
+            file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+
+
+def load_network(run: Path, size: tuple[int, int] | None = None, *, batch: int | None = None) -> keras.Model:
+    """The trained network of a run folder (averaged weights), at any input size.
+
+    Raises:
+        FileNotFoundError: if the run has no checkpoint yet.
+    """
+    config = json.loads((run / "config.json").read_text())
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
+    network = net.build(size, net.FaceConfig(**shape), batch=batch)
+    with np.load(run / "averaged.npz") as file:
+        network.set_weights([file[f"w{i}"] for i in range(len(file.files) - 1)])
+    return network
+
+
+def train(data: Path, run: Path, config: TrainConfig, network: net.FaceConfig | None = None) -> Path:
+    """Trains from scratch, or goes on where the run folder's last checkpoint stands.
+
+    Args:
+        data: folder with `scenes/` and `faces/`.
+        run: folder for checkpoints and logs; the landmarks of `prepare` lie beside it.
+        config: of the training.
+        network: shape of the network.
+
+    Returns:
+        The file of averaged weights.
+    """
+    keras.utils.set_random_seed(config.seed)
+    run.mkdir(parents=True, exist_ok=True)
+    shape = network or net.FaceConfig()
+    (run / "config.json").write_text(json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1))
+    scenes = scene_data.read_scenes(data / "scenes")
+    scenes = scene_data.add_landmarks([s for s in scenes if not s.is_dev], run.parent / "scenes_landmarks.json")
+    crops = load_crops(data / "faces", ("masks", "utkface", "celeba"), config.crops, config.seed)
+
+    model = FaceTrainer(net.build(None, shape), config.size)
+    total = config.steps * config.epochs
+    schedule = keras.optimizers.schedules.CosineDecay(
+        config.rate / 20, total - config.warmup, alpha=0.01, warmup_target=config.rate, warmup_steps=config.warmup
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.decay, clipnorm=10.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(optimizer=optimizer)
+    model.build((None, config.size, config.size, 3))
+
+    averaged = run / "averaged.npz"
+    callback = Averaged(model.network, config.ema, averaged, run / "history.jsonl", config)
+    done = callback.count // config.steps
+    if done >= config.epochs:
+        log.info("run %s already has its %d epochs", run, config.epochs)
+        return averaged
+    batches = FaceBatches(scenes, crops, size=config.size, batch=config.batch, steps=config.steps,
+                          seed=config.seed, epoch=done)  # fmt: skip
+    model.fit(
+        batches,
+        epochs=config.epochs,
+        callbacks=[callback, keras.callbacks.BackupAndRestore(run / "checkpoint", delete_checkpoint=False)],
+    )
+    return averaged
