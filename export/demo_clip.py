@@ -26,7 +26,7 @@ from export.data.masks import Color, Design, Worn, paint_mask
 
 logger = logging.getLogger(__name__)
 
-WIDTH, HEIGHT, FPS, SECONDS = 640, 480, 25, 15.4
+WIDTH, HEIGHT, FPS, SECONDS = 640, 480, 25, 15.2
 BITRATE = "860k"
 
 # The portrait, 512 x 512: found by hand. Box: forehead (under the fringe) to chin, cheek to cheek.

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 5.0
 """Back-off between two attempts to reach a lost camera: the first pause, doubled up to the last."""
 
-CLOSE_S = 0.8
+CLOSE_S = 0.6
 """How long `close` waits for the reader thread."""
 
 BAD_FRAMES = 10
@@ -354,9 +354,6 @@ def to_bgr8(image: np.ndarray) -> np.ndarray:
 
 def _over_white(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Blends in place, in strips: temporaries of 100 megapixels would not fit a small board's memory."""
-    # Some programs write 32-bit bitmaps with the fourth byte unused: all zero means no alpha.
-    if not alpha.any():
-        return colour
     for top in range(0, colour.shape[0], 256):
         strip, a = colour[top : top + 256], alpha[top : top + 256, :, None].astype(np.uint16)
         strip[:] = (strip * a + 255 * (255 - a) + 127) // 255
@@ -393,7 +390,9 @@ def quiet_opencv() -> None:
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET; read at the first capture
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        # OpenCV 5 moved it, and version 4's stubs do not know it.
+        logs = cv2 if hasattr(cv2, "setLogLevel") else cv2.utils.logging
+        logs.setLogLevel(0)
 
 
 @atexit.register
@@ -404,11 +403,9 @@ def _close_all() -> None:
     aborts the process. So wait for a thread whose call returns about now, and leave alone one that is blocked
     for much longer than the shutdown takes.
     """
-    sources = list(_started)
-    for source in sources:
-        source._stop.set()
-        source._box.end(discard=True)
-    for source in sources:
+    for source in list(_started):
+        if not source._stop.is_set():
+            source.close()
         blocked = source._blocked_until - time.monotonic()
-        assert source._thread is not None
-        source._thread.join(blocked + 0.3 if 0 < blocked < 1.5 else CLOSE_S)
+        if source._thread is not None and 0 < blocked < 1.5:
+            source._thread.join(blocked + 0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import os
 import socket
 import urllib.error
 import urllib.parse
@@ -36,9 +37,10 @@ class NetworkCamera(LiveSource):
         self._url = url
 
     def _connect(self) -> cv2.VideoCapture:
-        self._may_block(self._open_limit + 2 * PROBE_S)
+        self._may_block(self._open_limit)
         capture = open_stream(self._url, open_limit=self._open_limit, read_limit=self._call_limit)
-        if not capture.isOpened():
+        if not capture.isOpened() and not self._stop.is_set():
+            self._may_block(PROBE_S)
             raise CameraError(why(self._url) or "it answers, but sends no video that can be read")
         return capture
 
@@ -106,6 +108,9 @@ def open_stream(address: str, *, open_limit: float = 30.0, read_limit: float = 3
     quiet_opencv()
     if cv2.CAP_FFMPEG not in cv2.videoio_registry.getStreamBackends():
         return cv2.VideoCapture(address)
+    if address.startswith("rtsp"):
+        # Over UDP, the default of some OpenCV versions, lost packets spoil the picture.
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_flags;prefer_tcp")
     limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, max(1, int(1000 * open_limit))]
     limits += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, max(1, int(1000 * read_limit))]
     return cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)

@@ -207,6 +207,9 @@ def _decode(data: bytes, name: str) -> np.ndarray:
         raise InputError(f"{name} is not a picture that can be read, or is damaged", remedy=READABLE)
     if image.shape[0] * image.shape[1] > MAX_PIXELS:
         raise _too_large(name, image.shape[1], image.shape[0])
+    # Many programs write 32-bit bitmaps whose fourth byte is unused, and zero.
+    if data.startswith(b"BM") and image.ndim == 3 and not image[..., 3:].any():
+        image = image[..., :3]
     try:
         return _turn(to_bgr8(image), orientation)
     except ValueError as error:

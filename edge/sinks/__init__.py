@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from edge.errors import UsageError
@@ -55,6 +56,7 @@ def open_sink(
     canvas: Canvas | None = None,
     live: bool = False,
     fps: float | None = None,
+    inputs: Iterable[str] = (),
     jsonl_max_bytes: int = 50_000_000,
     jsonl_backups: int = 3,
 ) -> Sink:
@@ -69,6 +71,7 @@ def open_sink(
         canvas: shared by all sinks of a loop, so that each frame is drawn once.
         live: the source is a camera.
         fps: frames per second of the source where known.
+        inputs: pictures of the source, which a folder of results must not overwrite.
         jsonl_max_bytes: size at which a jsonl file is rotated; 0 never.
         jsonl_backups: how many rotated files are kept.
 
@@ -94,7 +97,7 @@ def open_sink(
     if kind == "folder":
         from edge.sinks.folder import FolderSink
 
-        return Background(FolderSink(path, canvas), capacity=4, drop=live)
+        return Background(FolderSink(path, canvas, inputs=inputs), capacity=4, drop=live)
     if kind == "summary":
         from edge.sinks.summary import SummarySink
 

@@ -52,10 +52,8 @@ class FolderSink(Sink):
 
     def save(self, frame: Frame, analysis: Analysis) -> Path:
         """Write the annotated picture; returns where to."""
-        if frame.name is None:
-            path = self._folder / f"frame-{frame.id:06d}.jpg"
-        else:
-            path = self._choose(frame.name)
+        number = f"frame-{frame.id:06d}.jpg"
+        path = self._folder / number if frame.name is None else self._choose(frame.name)
         _write_picture(path, self._canvas.picture(frame, analysis))
         return path
 

@@ -138,29 +138,27 @@ class RunReport:
 
     def text(self) -> str:
         """A few lines for people."""
+        speed = f"{self.seconds:.2f} s, {self.fps:.1f} fps, {self.dropped} dropped"
+        found = f"{_count(self.faces, 'face')} in {_count(self.with_faces, 'frame')}"
         lines = [
-            f"{self.source}: {self.frames} frame{_s(self.frames)} in {self.seconds:.2f} s, {self.fps:.1f} fps, "
-            f"{self.dropped} dropped",
-            f"{self.faces} face{_s(self.faces)} in {self.with_faces} frame{_s(self.with_faces)}, "
-            f"{self.tracks} track{_s(self.tracks)}",
+            f"{self.source}: {_count(self.frames, 'frame')} in {speed}",
+            f"{found}, {_count(self.tracks, 'track')}",
         ]
         if self.stages:
             lines.append(f"{'ms':10}{'p50':>9}{'p99':>9}{'max':>9}")
-            lines += [
-                f"{stage:10}{one.percentile(50):9.2f}{one.percentile(99):9.2f}{one.max:9.2f}  {words}"
-                for stage, words in STAGES.items()
-                if (one := self.stages.get(stage)) is not None
-            ]
-        lines += [
-            f"{name} could not keep up: {number} frames left out" for name, number in self.skipped.items()
-        ]
+        for stage, words in STAGES.items():
+            if one := self.stages.get(stage):
+                times = (one.percentile(50), one.percentile(99), one.max)
+                lines.append(f"{stage:10}{times[0]:9.2f}{times[1]:9.2f}{times[2]:9.2f}  {words}")
+        for name, number in self.skipped.items():
+            lines.append(f"{name} could not keep up: {_count(number, 'frame')} left out")
         if self.failed:
-            lines.append(f"{self.failed} picture{_s(self.failed)} could not be read")
+            lines.append(f"{_count(self.failed, 'picture')} could not be read")
         return "\n".join(lines)
 
 
-def _s(count: int) -> str:
-    return "" if count == 1 else "s"
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 class SummarySink(Sink):

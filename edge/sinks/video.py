@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from edge.camera.base import quiet_opencv
 from edge.errors import SinkError
 from edge.geometry import letterbox
 from edge.sinks.base import Canvas, Sink
@@ -50,7 +51,9 @@ class VideoSink(Sink):
         self._size = (0, 0)
         self._fitted = np.empty(0, np.uint8)
         self._start = self._check_at = 0.0
+        self._written = 0
         self._slot = -1  # of the frame written last, counted from the first by time
+        quiet_opencv()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("wb"):
@@ -78,6 +81,7 @@ class VideoSink(Sink):
             picture = self._fitted
         for _ in range(repeat):
             self._writer.write(picture)
+        self._written += repeat
         now = time.monotonic()
         if now >= self._check_at:
             self._check_at = now + _CHECK_S
@@ -91,7 +95,7 @@ class VideoSink(Sink):
         self._writer = None
         # A writer that ran out of disk or hit a size limit says nothing: look at what it left.
         check = cv2.VideoCapture(str(self._path))
-        complete = check.isOpened() and check.grab()
+        complete = check.isOpened() and check.get(cv2.CAP_PROP_FRAME_COUNT) >= self._written and check.grab()
         check.release()
         if not complete:
             raise SinkError(f"{self._path} is not complete", remedy="check the free space of its disk")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import time
@@ -22,11 +21,12 @@ _QUIT_KEYS = (ord("q"), 27)
 
 def why_no_window() -> str | None:
     """The reason why this machine cannot show a window, with what to do about it; None if it can."""
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    from edge.doctor import gui_toolkit, has_display
+
+    if not has_display():
         return "no display (DISPLAY and WAYLAND_DISPLAY are not set): use --out FILE.mp4 to get a clip"
-    if gui := re.search(r"^ *GUI: *(\S+)", cv2.getBuildInformation(), re.MULTILINE):
-        if gui[1] == "NONE":
-            return "this OpenCV has no windows: pip install opencv-python in place of opencv-python-headless"
+    if not gui_toolkit(cv2.getBuildInformation()):
+        return "this OpenCV has no windows: pip install opencv-python in place of opencv-python-headless"
     # With a display that does not answer, the window toolkit aborts the process; better not this one.
     probe = "import cv2; cv2.namedWindow('maskedge'); cv2.destroyAllWindows()"
     try:

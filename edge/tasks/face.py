@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from edge.geometry import letterbox, nms
 from edge.types import Face
 
 if TYPE_CHECKING:
-    from edge.tflite import Model
+    from edge.tflite import Model, ModelEntry
 
 STRIDES = (8, 16, 32)
 DEFAULT_SCORE = 0.5
@@ -53,7 +53,7 @@ class FaceDetector:
     def __init__(
         self,
         model: Model,
-        entry: dict[str, Any] | None = None,
+        entry: ModelEntry | None = None,
         *,
         score_threshold: float | None = None,
         nms_iou: float | None = None,
@@ -65,13 +65,13 @@ class FaceDetector:
         nms_iou: overrides the manifest's, 0..1.
         """
         _, height, width, _ = model.inputs[0].shape
-        thresholds = (entry or {}).get("thresholds", {})
         self.model = model
         self.size = (int(width), int(height))
-        self.score_threshold = (
-            thresholds.get("score", {}).get("value", DEFAULT_SCORE) if score_threshold is None else score_threshold
-        )
-        self.nms_iou = thresholds.get("nms_iou", {}).get("value", DEFAULT_NMS_IOU) if nms_iou is None else nms_iou
+        if score_threshold is None:
+            score_threshold = entry.threshold("score") if entry else DEFAULT_SCORE
+        if nms_iou is None:
+            nms_iou = entry.threshold("nms_iou") if entry else DEFAULT_NMS_IOU
+        self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.last_invoke_ms = 0.0
         self._pixels = np.zeros((1, height, width, 3), np.uint8)
         self._bgr = np.zeros((height, width, 3), np.uint8)

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from edge.tasks.face import STRIDES, cells
 from export.data.masks import paint_mask, random_design
 from export.data.scenes import Scene
-from export.models.face import STRIDES, cells
 
 FLIPPED = (1, 0, 2, 4, 3)
 """Landmark order after mirroring: right and left are the person's."""

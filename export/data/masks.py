@@ -109,7 +109,8 @@ def random_design(rng: np.random.Generator) -> Design:
     if kind == "surgical":
         index = int(rng.choice(len(_SURGICAL), p=[share for _, share in _SURGICAL]))
         jitter = rng.uniform(0.92, 1.06) * rng.uniform(0.96, 1.04, 3)
-        color = tuple(float(v) for v in np.clip(np.array(_SURGICAL[index][0]) * jitter, 0, 0.97))  # type: ignore
+        blue, green, red = np.clip(np.array(_SURGICAL[index][0]) * jitter, 0, 0.97)
+        color = (float(blue), float(green), float(red))
         inner = (0.92, 0.92, 0.92) if color[1] > 0.3 else color
         pleats, border = int(rng.integers(2, 5)), rng.uniform(0.03, 0.07)
     elif kind in ("respirator", "duckbill"):
@@ -437,12 +438,12 @@ def paint_mask(
         anchors = [points[3] + 0.1 * ring, points[4] + 0.1 * ring, frame.to_picture(cut.grid[9:10, middle])]
         if worn == "correct":
             anchors += [points[2] + 0.13 * ring, frame.to_picture(cut.grid[1:2, middle])]
-        shapes.append(cv2.convexHull(np.concatenate(anchors).astype(np.float32))[:, 0])
+        shapes.append(cv2.convexHull(np.concatenate(anchors).astype(np.float32)).reshape(-1, 2))
     loops = [frame.to_picture(loop) for loop in cut.loops]
 
     corners = np.concatenate(shapes + loops)
     margin = 0.25 * unit + 3
-    height, width = region.shape
+    height, width = image.shape[:2]
     x0, y0 = (int(v) for v in np.maximum(np.floor(corners.min(0) - margin), 0))
     x1, y1 = (int(v) for v in np.minimum(np.ceil(corners.max(0) + margin), (width, height)))
     if x1 - x0 < 2 or y1 - y0 < 2:
@@ -495,7 +496,7 @@ def paint_mask(
     fx1, fy1 = (int(v) for v in np.clip(points.max(0) + 0.2 * unit + 1, (fx0 + 1, fy0 + 1), (width, height)))
     face = cv2.cvtColor(np.ascontiguousarray(image_bgr[fy0:fy1, fx0:fx1]), cv2.COLOR_BGR2GRAY)
     light = _light(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), face, hidden) * rng.uniform(0.85, 1.1)
-    paint *= cv2.resize(light, size, interpolation=cv2.INTER_LINEAR)[..., None]
+    paint = paint * cv2.resize(light, size, interpolation=cv2.INTER_LINEAR)[..., None]
 
     # To the resolution, blur and grain of the picture.
     to_window = (x1 - x0, y1 - y0)

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers
 
-STRIDES = (8, 16, 32)
+PIXEL_SCALE = 127.5
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,13 +61,20 @@ def _separable(x, filters: int, stride: int = 1):
     return layers.ReLU(6.0)(y)
 
 
-def build(size: tuple[int, int] | None = None, config: FaceConfig | None = None, *, batch: int | None = None) -> keras.Model:
+def build(
+    size: tuple[int, int] | None = None,
+    config: FaceConfig | None = None,
+    *,
+    batch: int | None = None,
+    folded: bool = False,
+) -> keras.Model:
     """Builds the network.
 
     Args:
         size: (width, height) of the input, multiples of 32; None leaves it open (training).
         config: shape of the network.
         batch: fixed batch, needed for conversion.
+        folded: leave the normalising layer out; `fold_normalisation` then has to be applied to the weights.
 
     Returns:
         A model from float RGB pixels 0..255, shape (batch, height, width, 3), to a dictionary of
@@ -77,7 +84,7 @@ def build(size: tuple[int, int] | None = None, config: FaceConfig | None = None,
     c = config or FaceConfig()
     height, width = (size[1], size[0]) if size else (None, None)
     image = layers.Input((height, width, 3), batch_size=batch, name="image")
-    x = layers.Rescaling(1 / 127.5, name="normalise")(image)
+    x = image if folded else layers.Rescaling(1 / PIXEL_SCALE, name="normalise")(image)
     x = layers.Conv2D(c.stem, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
     x = _norm_act(x)
     x = _conv(x, c.widths[0], 3, 2)
@@ -113,18 +120,10 @@ def build(size: tuple[int, int] | None = None, config: FaceConfig | None = None,
     return keras.Model(image, {k: layers.Concatenate(axis=1, name=k)(v) for k, v in outputs.items()}, name="face")
 
 
-def cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Cell centres and strides in output order.
+def fold_normalisation(weights: list[np.ndarray]) -> list[np.ndarray]:
+    """Weights for the `folded` network: the scale of the pixels goes into the first kernel, exactly.
 
-    Args:
-        size: (width, height) of the input, pixels.
-
-    Returns:
-        n x 2 float32 centres x, y in input pixels and n float32 strides.
+    A scale without an offset keeps zero padding equal to black, so that nothing changes at the edges;
+    the batch normalisation behind the first convolution takes care of the offset.
     """
-    centres, strides = [], []
-    for s in STRIDES:
-        ys, xs = np.mgrid[0 : size[1] // s, 0 : size[0] // s]
-        centres.append(np.stack([xs.ravel(), ys.ravel()], axis=1) * s + s / 2)
-        strides.append(np.full(xs.size, s))
-    return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)
+    return [weights[0] / PIXEL_SCALE, *weights[1:]]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from edge.tasks.face import cells
 from export.data import scenes as scene_data
 from export.data.face_batches import FaceBatches, load_crops
 from export.models import face as net
@@ -71,7 +72,7 @@ class FaceTrainer(keras.Model):
     def __init__(self, network: keras.Model, size: int) -> None:
         super().__init__()
         self.network = network
-        centres, strides = net.cells((size, size))
+        centres, strides = cells((size, size))
         self.centres, self.strides = ops.convert_to_tensor(centres), ops.convert_to_tensor(strides)
         self.parts = {k: keras.metrics.Mean(k) for k in ("score_loss", "box_loss", "point_loss", "iou")}
 
@@ -148,17 +149,18 @@ class Averaged(keras.callbacks.Callback):
             file.write(json.dumps({"epoch": epoch, **values}) + "\n")
 
 
-def load_network(run: Path, size: tuple[int, int] | None = None, *, batch: int | None = None) -> keras.Model:
-    """The trained network of a run folder (averaged weights), at any input size.
+def load_network(run: Path, size: tuple[int, int] | None = None, *, batch: int | None = None, folded: bool = False) -> keras.Model:
+    """The trained network of a run folder (averaged weights), at any input size; `folded` as in `net.build`.
 
     Raises:
         FileNotFoundError: if the run has no checkpoint yet.
     """
     config = json.loads((run / "config.json").read_text())
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
-    network = net.build(size, net.FaceConfig(**shape), batch=batch)
+    network = net.build(size, net.FaceConfig(**shape), batch=batch, folded=folded)
     with np.load(run / "averaged.npz") as file:
-        network.set_weights([file[f"w{i}"] for i in range(len(file.files) - 1)])
+        weights = [file[f"w{i}"] for i in range(len(file.files) - 1)]
+    network.set_weights(net.fold_normalisation(weights) if folded else weights)
     return network
 
 

@@ -1,0 +1,613 @@
+"""The command `maskedge`. Heavy imports stand inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from edge import __version__
+from edge.config import LOG_LEVELS, Config, default_file, load_config
+from edge.errors import InputError, MaskedgeError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from edge.camera import Source
+    from edge.sinks import Canvas, Sink
+    from edge.tasks.face import FaceDetector
+    from edge.types import Analysis, Frame
+
+log = logging.getLogger(__name__)
+
+_LOADED = time.monotonic()
+
+_EXAMPLES = """examples:
+  maskedge run --source demo            the built-in clip
+  maskedge run --source usb:0           a camera
+  maskedge image photo.jpg --out found  a picture, and a copy with the boxes drawn in the folder found
+  maskedge doctor                       if anything does not work"""
+
+_EXIT_CODES = """exit codes:
+  0 done   1 some inputs failed, or an output could not be written   2 wrong use or configuration
+  3 a model is missing or damaged   4 no camera, or it was lost   130 interrupted"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong use like every other error: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, remedy=f"see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments without the program's name; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = bool(os.environ.get("MASKEDGE_DEBUG")) or "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text at all
+    try:
+        code = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has what it wanted (`| head`). Python would complain at its exit.
+        _discard_stdout()
+        return 0
+    except MaskedgeError as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if debug:
+            raise
+        _discard_stdout()
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}: check free space and rights", 1)
+    except Exception as error:
+        if debug:
+            raise
+        what = " ".join(f"{type(error).__name__} {error}".split())
+        return _fail(f"internal fault ({what}): run again with --debug and report what it prints", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    if sys.stderr is not None:
+        print(f"maskedge: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _discard_stdout() -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser(argv)
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    _start_log(args.log_level or ("debug" if args.debug else "warning"))
+    run: Callable[[argparse.Namespace], int] = args.run
+    return run(args)
+
+
+def _start_log(level: str) -> None:
+    handler = logging.StreamHandler()  # standard error as it is now
+    handler.setFormatter(_LogFormat())
+    for name in ("edge", "benchmarks"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level.upper())
+
+
+class _LogFormat(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        # On a terminal the line may hold the status of the loop.
+        wipe = "\r\x1b[K" if sys.stderr is not None and sys.stderr.isatty() else ""
+        return f"{wipe}maskedge: {level}{super().format(record)}"
+
+
+# --------------------------------------------------------------------------------------------- options
+
+
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="maskedge",
+        description="Finds faces, masked or bare, in pictures and camera streams, on this machine alone.",
+        epilog=f"{_EXAMPLES}\n\n{_EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"maskedge {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], help: str, epilog: str) -> _Parser:
+        command: _Parser = commands.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.set_defaults(run=run)
+        command.add_argument("--log-level", choices=LOG_LEVELS, help="how much to tell on standard error")
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
+        return command
+
+    _add_run(add)
+    _add_image(add)
+    models = add(
+        "models",
+        _models,
+        "list the models and check that their files are whole",
+        "example:\n  maskedge models --check\n\nexit code 3: a file is missing or damaged",
+    )
+    _add_model_folder(models)
+    models.add_argument("--json", action="store_true", help="print one JSON object")
+    models.add_argument(
+        "--check", action="store_true", help="also load each file with the runtime in use here"
+    )
+    doctor = add(
+        "doctor",
+        _doctor,
+        "say what this machine has, what is missing, and what to do about it",
+        "exit code 3: the camera loop cannot run",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    bench = add("bench", _bench, "measure how fast the models are on this machine", "")
+    if "bench" in argv[:1]:
+        from benchmarks import latency
+
+        latency.add_arguments(bench)
+    add(
+        "config",
+        _config,
+        "print a configuration file with every option, its range, default and reason",
+        "example:\n  maskedge config > maskedge.toml\n  maskedge run --config maskedge.toml",
+    )
+    return parser
+
+
+def _add_run(add: Callable[..., _Parser]) -> None:
+    run = add(
+        "run",
+        _loop,
+        "the camera loop: find faces in every frame, follow them, show and write them",
+        """examples:
+  maskedge run                                   the first camera, or the demo clip where there is none
+  maskedge run --source usb:0 --size 640x480     one camera
+  maskedge run --source clip.mp4 --out boxes.mp4 a video with the boxes drawn
+  maskedge run --source rtsp://camera/stream --sink jsonl:faces.jsonl --sink summary
+  maskedge run --source demo --loop --seconds 10 --sink jsonl:- | jq .faces
+
+Every option can also stand in a file: see maskedge config.
+
+"""
+        + _EXIT_CODES,
+    )
+    facts: dict[str, Any] = {one.name: one for one in fields(Config)}
+    metavars = {
+        "source": "SOURCE",
+        "sink": "SINK",
+        "tasks": "TASK[,TASK]",
+        "size": "WxH",
+        "models": "DIR",
+        "precision": "NAME",
+        "threads": "N",
+        "frames": "N",
+        "fps": "N",
+        "score": "0..1",
+    }
+    run.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins")
+    for name in metavars | {"seconds": "S", "camera_timeout": "S"}:
+        one = facts[name].metadata
+        run.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar=metavars.get(name, "S"),
+            action="append" if name == "sink" else "store",
+            help=f"{one['help']}: {one['range']}".replace("%", "%%"),
+        )
+    run.add_argument(
+        "--out",
+        metavar="PATH",
+        help="also write here: FILE.mp4 or FILE.avi (annotated video), FILE.jsonl, or a folder for pictures",
+    )
+    run.add_argument("--loop", action="store_true", default=None, help=facts["loop"].metadata["help"])
+
+
+def _add_image(add: Callable[..., _Parser]) -> None:
+    image = add(
+        "image",
+        _image,
+        "find the faces in pictures",
+        """examples:
+  maskedge image photo.jpg                       one line for people
+  maskedge image --json photos/ > faces.jsonl    one JSON object a line, folders searched recursively
+  maskedge image photos/ https://example.org/a.jpg --out found
+
+One line per picture, in the order given, also for those that cannot be read; then the exit code is 1.""",
+    )
+    image.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, glob or http(s) address")
+    image.add_argument("--json", action="store_true", help="print one JSON object per picture")
+    image.add_argument("--out", metavar="DIR", help="write annotated copies here, as DIR/STEM.jpg")
+    image.add_argument(
+        "--show", action="store_true", help="show each picture; any key goes on, q or Esc ends"
+    )
+    _add_model_folder(image)
+    for name, metavar in (("precision", "NAME"), ("threads", "N"), ("score", "0..1")):
+        one = next(one for one in fields(Config) if one.name == name).metadata
+        image.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+
+
+def _add_model_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--models", metavar="DIR", help="folder of the models and their manifest.json")
+
+
+# -------------------------------------------------------------------------------------------- commands
+
+
+def _detector(config: Config, *, score: float | None = None) -> FaceDetector:
+    """The face detector that the options ask for; `score` overrides their threshold."""
+    from edge.tasks.face import FaceDetector
+    from edge.tflite import load_manifest, load_model
+
+    entry = load_manifest(config.models).entry("face")
+    model = load_model("face", precision=config.precision, threads=config.threads, models_dir=config.models)
+    wanted = config.score if score is None else score
+    return FaceDetector(model, entry, score_threshold=wanted)
+
+
+def _loop(args: argparse.Namespace) -> int:
+    names = {one.name for one in fields(Config)}
+    config = load_config(args.config, {key: value for key, value in vars(args).items() if key in names})
+    if not args.debug:
+        _start_log(config.log_level)
+    specs = _sink_specs(config, args.out)
+
+    from edge.camera import open_source
+    from edge.pipeline import Pipeline
+    from edge.sinks import Canvas
+    from edge.tracking import Tracker
+
+    canvas = Canvas()
+    source = open_source(
+        config.source, size=config.size, fps=config.fps, timeout=config.camera_timeout, loop=config.loop
+    )
+    with source:  # a camera warms up while the model is loaded
+        detector = _detector(config, score=config.keep_score)
+        start_score = 0.0 if config.keep_score is None else _score(config)
+        tracker = Tracker(iou=config.track_iou, max_age_s=config.track_seconds, start_score=start_score)
+        model = detector.model
+
+        def on_first() -> None:
+            threads = f"{model.threads} thread{'' if model.threads == 1 else 's'}"
+            log.info("%s: %s on %s, %s", source.name, model.name, model.runtime, threads)
+            log.info("first result %.2f s after the start of the program", _since_start())
+
+        sinks = _open_sinks(specs, source, config, canvas)
+        pipeline = Pipeline(
+            source,
+            detector,
+            sinks,
+            tracker=tracker,
+            canvas=canvas,
+            seconds=config.seconds,
+            frames=config.frames,
+            on_first=on_first,
+        )
+        report = pipeline.run(handle_signals=True)
+    if report.ended == "SIGINT":
+        return 130
+    return 1 if report.failed else 0
+
+
+def _score(config: Config) -> float:
+    """The threshold in force: that of the options, else the manifest's."""
+    if config.score is not None:
+        return config.score
+    from edge.tflite import load_manifest
+
+    return load_manifest(config.models).entry("face").threshold("score")
+
+
+def _sink_specs(config: Config, out: str | None) -> list[tuple[str, str, bool]]:
+    """Kind and path of each sink, and whether the user asked for it."""
+    from edge.sinks import VIDEO_SUFFIXES, parse_sink
+
+    specs = [(*parse_sink(spec), True) for spec in config.sink]
+    if not specs:
+        specs = [("window", "", False), ("summary", "", False)]
+    if out:
+        suffix = Path(out).suffix.lower()
+        kind = "video" if suffix in VIDEO_SUFFIXES else "jsonl" if suffix == ".jsonl" else "folder"
+        specs.append((kind, out, True))
+    paths = [os.path.realpath(path) for _, path, _ in specs if path not in ("", "-")]
+    if len(set(paths)) < len(paths):
+        raise UsageError("two sinks write to the same file", remedy="give each its own")
+    if os.path.realpath(config.source) in paths and not os.path.isdir(config.source):
+        raise UsageError(f"{config.source} is both source and output", remedy="write to another file")
+    return specs
+
+
+def _open_sinks(
+    specs: Sequence[tuple[str, str, bool]], source: Source, config: Config, canvas: Canvas
+) -> list[Sink]:
+    from edge.errors import SinkError
+    from edge.sinks import open_sink
+    from edge.sinks.summary import StatusSink, SummarySink
+
+    to_stdout = any(kind == "jsonl" and path == "-" for kind, path, _ in specs)
+    sinks: list[Sink] = []
+    try:
+        for kind, path, asked in specs:
+            if kind == "summary":
+                sinks.append(SummarySink(sys.stderr if to_stdout else None))
+                continue
+            inputs = _inputs(config.source) if kind == "folder" and not source.live else ()
+            try:
+                sink = open_sink(
+                    f"{kind}:{path}" if path else kind,
+                    canvas=canvas,
+                    live=source.live,
+                    fps=config.fps or source.fps,
+                    inputs=inputs,
+                    jsonl_max_bytes=round(config.jsonl_max_mb * 1e6),
+                    jsonl_backups=config.jsonl_backups,
+                )
+            except SinkError as error:
+                if kind != "window":
+                    raise
+                # Without a screen the loop is still of use: the summary and the files go on.
+                log.log(logging.WARNING if asked else logging.INFO, "no window: %s", error.remedy)
+                continue
+            sinks.append(sink)
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    if sys.stderr is not None and sys.stderr.isatty() and not any(sink.name == "window" for sink in sinks):
+        sinks.append(StatusSink(canvas, sys.stderr))
+    return sinks
+
+
+def _inputs(source: str) -> list[str]:
+    from edge.camera import find_pictures
+
+    try:
+        return find_pictures([os.path.expanduser(source)])
+    except InputError:
+        return []
+
+
+def _image(args: argparse.Namespace) -> int:
+    names = ("models", "precision", "threads", "score")
+    config = load_config(overrides={name: getattr(args, name) for name in names})
+
+    from edge.camera import read_image
+    from edge.camera.network import is_url, public_url
+    from edge.sinks import Canvas
+    from edge.sinks.folder import FolderSink
+    from edge.types import Analysis, Frame
+
+    detector = _detector(config)
+    inputs = list(_expand(args.paths))
+    canvas = Canvas()
+    folder = None
+    if args.out:
+        folder = FolderSink(args.out, canvas, inputs=[path for path, error in inputs if error is None])
+    show = _shower(canvas) if args.show else None
+    begun = time.monotonic()
+    failed = 0
+    progress = sys.stderr is not None and sys.stderr.isatty() and not sys.stdout.isatty() and len(inputs) > 3
+    for number, (path, error) in enumerate(inputs):
+        name = public_url(path) if is_url(path) else path
+        if progress:
+            print(f"\r{number + 1} of {len(inputs)} pictures\x1b[K", end="", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        try:
+            if error is not None:
+                raise error
+            image = read_image(path)
+            read = time.monotonic()
+            faces = detector.detect(image)
+        except InputError as problem:
+            failed += 1
+            _print_failed(name, str(problem), as_json=args.json)
+            continue
+        done = time.monotonic()
+        timing = {
+            "capture": (read - start) * 1e3,
+            "face": (done - read) * 1e3,
+            "total": (done - start) * 1e3,
+            "frame_age": (done - start) * 1e3,
+        }
+        height, width = image.shape[:2]
+        analysis = Analysis(name, number, start - begun, width, height, faces, timing)
+        frame = Frame(image, number, start, name)
+        written = folder.save(frame, analysis) if folder else None
+        _print_found(analysis, written, as_json=args.json)
+        if show is not None and not show(frame, analysis):
+            break
+    if progress:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    if failed and len(inputs) > 1:
+        print(f"maskedge: {failed} of {len(inputs)} pictures could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _expand(paths: Sequence[str]) -> Iterator[tuple[str, InputError | None]]:
+    """The pictures behind the arguments; an argument without any comes with the reason."""
+    from edge.camera import find_pictures
+
+    for path in paths:
+        try:
+            for found in find_pictures([path]):
+                yield found, None
+        except InputError as error:
+            yield path, error
+
+
+def _print_failed(name: str, reason: str, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        from edge.types import ANALYSIS_VERSION
+
+        print(json.dumps({"version": ANALYSIS_VERSION, "image": name, "error": reason}), flush=True)
+    else:
+        print(reason if reason.startswith(name) else f"{name}: {reason}", flush=True)
+
+
+def _print_found(analysis: Analysis, written: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps(analysis.to_json()), flush=True)
+        return
+    count = len(analysis.faces)
+    text = "no face" if not count else f"{count} face{'' if count == 1 else 's'}: "
+    boxes = [(round(face.score * 100), *map(round, face.box)) for face in analysis.faces]
+    text += "; ".join(f"{score} % sure, {w}x{h} px at {x},{y}" for score, x, y, w, h in boxes)
+    print(f"{analysis.image}: {text}{f' -> {written}' if written else ''}", flush=True)
+
+
+def _shower(canvas: Canvas) -> Callable[[Frame, Analysis], bool] | None:
+    """What shows a picture and returns whether to go on; None, with a warning, without a display."""
+    from edge.sinks.window import why_no_window
+
+    if reason := why_no_window():
+        log.warning("cannot show pictures: %s", reason)
+        return None
+    import cv2
+
+    def show(frame: Frame, analysis: Analysis) -> bool:
+        cv2.namedWindow("maskedge", cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        cv2.imshow("maskedge", canvas.picture(frame, analysis))
+        while cv2.getWindowProperty("maskedge", cv2.WND_PROP_VISIBLE) >= 1:
+            key = cv2.waitKey(100) & 0xFF
+            if key != 0xFF:
+                return key not in (ord("q"), 27)
+        return True
+
+    return show
+
+
+def _models(args: argparse.Namespace) -> int:
+    import json
+
+    from edge.tflite import Model, find_runtime, load_manifest
+
+    manifest = load_manifest(args.models)
+    runtime = find_runtime() if args.check else None
+    models: list[dict[str, Any]] = []
+    damaged = 0
+    for entry in manifest.models.values():
+        files = []
+        for precision, file in entry.files.items():
+            problem = ""
+            try:
+                data = manifest.read(entry.name, precision, runtime=runtime)
+                if args.check:
+                    Model(data, name=f"{entry.name} ({precision})", threads=1)
+            except ModelError as error:
+                problem = str(error)
+                damaged += 1
+            files.append(
+                {
+                    "precision": precision,
+                    "file": file.file,
+                    "bytes": file.bytes,
+                    "sha256": file.sha256,
+                    "default": precision == entry.default,
+                    "error": problem or None,
+                }
+            )
+        models.append(
+            {
+                "name": entry.name,
+                "task": entry.task,
+                "version": entry.version,
+                "licence": entry.licence,
+                "training_data": list(entry.training_data),
+                "metrics": list(entry.metrics),
+                "files": files,
+            }
+        )
+    if args.json:
+        print(json.dumps({"version": 1, "folder": str(manifest.folder), "models": models}))
+        return 3 if damaged else 0
+    print(f"models in {manifest.folder}" if models else f"no models in {manifest.folder}")
+    for model in models:
+        licence = model["licence"] or "unknown"
+        print(f"\n{model['name']} {model['version']} (task {model['task']}), licence {licence}")
+        for file in model["files"]:
+            mark = "default" if file["default"] else ""
+            state = file["error"] or ("loads" if args.check else "whole")
+            print(f"  {file['precision']:9} {file['bytes'] / 1e6:6.2f} MB  {mark:7}  {file['file']}: {state}")
+        for metric in model["metrics"]:
+            print(f"  {_metric(metric)}")
+    return 3 if damaged else 0
+
+
+def _metric(metric: Any) -> str:
+    if not isinstance(metric, dict):
+        return str(metric)
+    value = metric.get("value")
+    text = f"{metric.get('name', '?')} {f'{value:.4g}' if isinstance(value, float) else value}"
+    facts = [
+        f"n = {metric['n']}" if metric.get("n") is not None else "",
+        str(metric.get("data") or ""),
+        str(metric.get("precision") or ""),
+    ]
+    known = ", ".join(fact for fact in facts if fact)
+    return f"{text} ({known})" if known else text
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edge import doctor
+
+    return doctor.main(as_json=args.json)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from benchmarks import latency
+
+    return latency.main(args)
+
+
+def _config(args: argparse.Namespace) -> int:
+    print(default_file(), end="")
+    return 0
+
+
+def _since_start() -> float:
+    """Seconds since this process was started, the start of Python included where the system tells."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+        started = int(stat.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.monotonic() - _LOADED

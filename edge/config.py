@@ -1,0 +1,344 @@
+"""Every option of the camera loop: from a TOML file, the command line, or its default."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from edge.errors import UsageError
+
+TASKS = ("face",)
+LOG_LEVELS = ("debug", "info", "warning", "error")
+PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+
+Check = Callable[[Any], Any]
+
+
+def _number(low: float, high: float, *, whole: bool = False) -> Check:
+    def check(value: Any) -> Any:
+        kinds = int if whole else (int, float)
+        if isinstance(value, str):
+            try:
+                value = int(value) if whole else float(value)
+            except ValueError:
+                raise ValueError(f"must be a {'whole ' if whole else ''}number") from None
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"must be a {'whole ' if whole else ''}number")
+        if not low <= value <= high:
+            raise ValueError(f"must be between {low:g} and {high:g}")
+        return value if whole else float(value)
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text")
+    return value
+
+
+def _one_of(*choices: str) -> Check:
+    def check(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return str(value)
+
+    return check
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) and item for item in value):
+        raise ValueError('must be a list of texts, such as ["summary"]')
+    return tuple(value)
+
+
+def _tasks(value: Any) -> tuple[str, ...]:
+    names = tuple(name.strip() for text in _texts(value) for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in TASKS]
+    if unknown or not names:
+        wrong = f"has no task {unknown[0]!r}; " if unknown else ""
+        raise ValueError(f"{wrong}must name tasks of: {', '.join(TASKS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _size(value: Any) -> tuple[int, int]:
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d{1,5}) *[x×X] *(\d{1,5})", value.strip())):
+        value = [int(match[1]), int(match[2])]
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(
+            isinstance(side, int) and not isinstance(side, bool) and 16 <= side <= 16384 for side in value
+        )
+    ):
+        raise ValueError("must be WIDTHxHEIGHT in pixels, such as 640x480")
+    return value[0], value[1]
+
+
+def _option(default: Any, check: Check, help: str, *, range: str, why: str, example: str = "") -> Any:
+    """A field of `Config`: `help` says what it does, `range` what it may be, `why` why it is as it is."""
+    facts = {"check": check, "help": help, "range": range, "why": why, "example": example}
+    return field(default=default, metadata=facts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of `maskedge run`; `maskedge config` prints them with what each is for.
+
+    Raises:
+        UsageError: a value is of the wrong kind or out of its range.
+    """
+
+    source: str = _option(
+        "auto",
+        _text,
+        "where frames come from",
+        range="auto, demo, usb:N, a video, picture, folder or glob, or a http(s) or rtsp(s) address",
+        why="auto takes the first camera that works, and the built-in clip where there is none",
+    )
+    sink: tuple[str, ...] = _option(
+        (),
+        _texts,
+        "where results go",
+        range="any of window, video:FILE, jsonl:FILE (- is standard output), folder:DIR, summary; or none",
+        why="none given means a window where there is a display, and the summary",
+        example='["video:out.mp4", "jsonl:faces.jsonl", "summary"]',
+    )
+    tasks: tuple[str, ...] = _option(
+        ("face",),
+        _tasks,
+        "what to look for",
+        range=", ".join(TASKS),
+        why="each task costs time for every frame",
+    )
+    seconds: float | None = _option(
+        None,
+        _number(0.01, 1e9),
+        "end after this many seconds",
+        range="0.01 or more; left out: never",
+        why="for trials and measurements",
+        example="60",
+    )
+    frames: int | None = _option(
+        None,
+        _number(1, 1e12, whole=True),
+        "end after this many frames",
+        range="1 or more; left out: never",
+        why="for trials and measurements",
+        example="1000",
+    )
+    size: tuple[int, int] | None = _option(
+        None,
+        _size,
+        "picture size to ask a USB camera for, WIDTHxHEIGHT",
+        range="16x16 to 16384x16384; left out: what the camera likes",
+        why="the model looks at a small picture anyway: more than 640x480 mostly costs decoding time",
+        example='"640x480"',
+    )
+    fps: float | None = _option(
+        None,
+        _number(0.01, 1000),
+        "frames per second to ask a camera for, or to replay a file at",
+        range="0.01 to 1000; left out: the camera's own, and files as fast as they can be read",
+        why="a lower rate saves power and heat",
+        example="15",
+    )
+    loop: bool = _option(
+        False,
+        _flag,
+        "begin a file anew at its end, for ever",
+        range="true or false",
+        why="lets the demo stand in for a camera",
+    )
+    camera_timeout: float = _option(
+        10.0,
+        _number(0.1, 86400),
+        "seconds without a frame after which a camera counts as lost (exit code 4)",
+        range="0.1 to 86400",
+        why="cameras need up to 5 s to start; a plugged-out cable should not go unseen for long",
+    )
+    models: str | None = _option(
+        None,
+        _text,
+        "folder of the models and their manifest.json",
+        range="a folder; left out: MASKEDGE_MODELS, else the models that came along",
+        why="to try models of your own",
+        example='"converted_models"',
+    )
+    precision: str | None = _option(
+        None,
+        _one_of(*PRECISIONS),
+        "precision of the models",
+        range=", ".join(PRECISIONS) + "; left out: the default in the manifest",
+        why="the manifest says which one is fastest without losing accuracy, and why",
+        example='"int8"',
+    )
+    threads: int | None = _option(
+        None,
+        _number(1, 256, whole=True),
+        "threads of the model",
+        range="1 to 256; left out: the result of maskedge bench --tune, else by the free cores",
+        why="more than there are idle cores is slower, by far",
+        example="2",
+    )
+    score: float | None = _option(
+        None,
+        _number(0.01, 0.999),
+        "faces with a lower score are left out",
+        range="0.01 to 0.999; left out: the threshold in the manifest, with the figure it came from",
+        why="lower finds more faces, and more that are none",
+        example="0.6",
+    )
+    keep_score: float | None = _option(
+        None,
+        _number(0.01, 0.999),
+        "faces between this score and the one above are kept while they continue a track",
+        range="0.01 to 0.999; left out: the same as score, which turns it off",
+        why="bridges frames in which a face is blurred, without letting weak ones start a track",
+        example="0.35",
+    )
+    track_iou: float = _option(
+        0.2,
+        _number(0.01, 0.99),
+        "overlap from which a box is the same face as in the frame before",
+        range="0.01 to 0.99",
+        why="the tracker predicts motion, so little overlap is enough; faces next to each other overlap less",
+    )
+    track_seconds: float = _option(
+        1.0,
+        _number(0, 60),
+        "how long a face that is not seen keeps its id",
+        range="0 to 60",
+        why="long enough for a hand before the face, too short for somebody else to step in",
+    )
+    jsonl_max_mb: float = _option(
+        50.0,
+        _number(0, 1e6),
+        "size at which a jsonl file is put aside as FILE.1, FILE.2, ...",
+        range="0 (never) to 1000000",
+        why="about 100 000 frames; a memory card must not fill up unseen",
+    )
+    jsonl_backups: int = _option(
+        3,
+        _number(0, 1000, whole=True),
+        "how many jsonl files that were put aside are kept",
+        range="0 to 1000",
+        why="with the size above this bounds the disk space",
+    )
+    log_level: str = _option(
+        "info",
+        _one_of(*LOG_LEVELS),
+        "how much to tell on standard error",
+        range=", ".join(LOG_LEVELS),
+        why="info is a handful of lines",
+    )
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is None and one.default is None:
+                continue
+            object.__setattr__(self, one.name, _checked(one.name, value, f"{one.name} = {_shown(value)}"))
+        if self.keep_score is not None and self.score is not None and self.keep_score > self.score:
+            raise UsageError(
+                f"keep_score = {self.keep_score:g} is above score = {self.score:g}",
+                remedy="it must not be higher",
+            )
+
+
+def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The options of a TOML file, overridden by those of the command line.
+
+    Args:
+        path: of the file, or None for none.
+        overrides: key to value; a value of None leaves the key as it is.
+
+    Raises:
+        UsageError: the file cannot be read, or a key or value in it is wrong; names file and line.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        text = _read(Path(path))
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(
+                f"{path} is not TOML ({error})", remedy="compare it with `maskedge config`"
+            ) from None
+        known = [one.name for one in fields(Config)]
+        for key, value in values.items():
+            where = f"{path}, line {_line(text, key)}"
+            if key not in known:
+                near = difflib.get_close_matches(key.replace("-", "_").lower(), known, n=1, cutoff=0.5)
+                remedy = f"did you mean {near[0]!r}?" if near else "`maskedge config` lists all keys"
+                raise UsageError(f"{where}: unknown key {key!r}", remedy=remedy)
+            _checked(key, value, f"{where}: {key} = {_shown(value)}")
+    for key, value in (overrides or {}).items():
+        if value is not None:
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            values[key] = _checked(key, value, f"--{key.replace('_', '-')} {shown}")
+    return Config(**values)
+
+
+_CHECKS: dict[str, Check] = {one.name: one.metadata["check"] for one in fields(Config)}
+
+
+def _checked(key: str, value: Any, label: str) -> Any:
+    try:
+        return _CHECKS[key](value)
+    except ValueError as error:
+        raise UsageError(f"{label} {error}", remedy="see `maskedge config`") from None
+
+
+def default_file() -> str:
+    """A configuration file with every key, its default, range and reason."""
+    parts = ["# Options of `maskedge run --config FILE`. What the command line says wins."]
+    for one in fields(Config):
+        facts = one.metadata
+        lines = [f"# {facts['help']}", f"#   range: {facts['range']}", f"#   why: {facts['why']}"]
+        if one.default is None or one.default == ():
+            lines.append(f"# {one.name} = {facts['example']}")
+        else:
+            lines.append(f"{one.name} = {_shown(one.default)}")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return str(value)
+
+
+def _line(text: str, key: str) -> int:
+    """Number of the line that gives a top-level key or table, 1 if it cannot be told."""
+    name = rf"""(?:{re.escape(key)}|"{re.escape(key)}"|'{re.escape(key)}')"""
+    match = re.search(rf"^[ \t]*(?:{name}[ \t]*[=.]|\[+[ \t]*{name})", text, re.MULTILINE)
+    return text.count("\n", 0, match.start()) + 1 if match else 1
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror})", remedy="check --config") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text", remedy="save it as UTF-8") from None

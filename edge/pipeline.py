@@ -1,0 +1,221 @@
+"""The camera loop: capture, analyse, track, hand to the sinks."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, Protocol
+
+import numpy as np
+
+from edge.camera.base import Source
+from edge.sinks.base import Canvas, Sink
+from edge.sinks.summary import RunReport
+from edge.tracking import Tracker
+from edge.types import Analysis, Face
+
+log = logging.getLogger(__name__)
+
+_PICTURES_FPS = 25.0  # time between pictures of a set, for the tracker; they have no clock of their own
+
+
+class Detector(Protocol):
+    """What finds the faces of a picture; `edge.tasks.face.FaceDetector` is one.
+
+    Attributes:
+        last_invoke_ms: time of the bare model in the last call, milliseconds.
+    """
+
+    last_invoke_ms: float
+
+    def detect(self, image: np.ndarray) -> tuple[Face, ...]:
+        """Faces of a picture, H x W x 3 uint8 BGR, by falling score."""
+        ...
+
+
+class _Stopped(Exception):
+    """Raised by a signal while the loop waits for a frame."""
+
+
+class Pipeline:
+    """Runs the loop once, over everything a source gives.
+
+    A file loses no frame. A live source keeps only its newest frame, and slow sinks are expected to skip by
+    themselves (see `edge.sinks.open_sink`), so that results are as fresh as the machine allows.
+
+    Each `Analysis` has these `timing_ms`: `capture` (the loop waited this long for the frame; decoding runs
+    in a thread of the source meanwhile), `face`, `total` (from asking for the frame to the end of the
+    analysis) and `frame_age` (from the capture to the end of the analysis). Its `time` is that of capture
+    since the loop began; for clips it is the position in the clip.
+
+    Args:
+        source: frames; opened and closed by `run`.
+        detector: finds the faces.
+        sinks: take the results in this order; closed by `run`.
+        tracker: by default a new one.
+        canvas: the one the sinks share; told the frames per second.
+        seconds, frames: end after this long or this many frames; None for never.
+        on_first: called once, after the first analysis and before the sinks get it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        detector: Detector,
+        sinks: Sequence[Sink] = (),
+        *,
+        tracker: Tracker | None = None,
+        canvas: Canvas | None = None,
+        seconds: float | None = None,
+        frames: int | None = None,
+        on_first: Callable[[], None] | None = None,
+    ) -> None:
+        self._source = source
+        self._detector = detector
+        self._sinks = list(sinks)
+        self._tracker = tracker or Tracker()
+        self._canvas = canvas or Canvas()
+        self._seconds = seconds
+        self._frames = frames
+        self._on_first = on_first
+        self._ended = ""
+        self._waiting = False
+
+    def stop(self, reason: str = "stopped") -> None:
+        """End the loop after the frame at hand; from any thread. A wait for a camera ends at once."""
+        self._ended = self._ended or reason
+        self._source.close()
+
+    def run(self, *, handle_signals: bool = False) -> RunReport:
+        """Run to the end of the source, a limit, or a signal.
+
+        Args:
+            handle_signals: end cleanly on SIGINT, SIGTERM and SIGHUP; only in the main thread. A second
+                SIGINT interrupts at once.
+
+        Returns:
+            What happened; the sinks are closed, and their `finish` has been called with it.
+
+        Raises:
+            MaskedgeError: of the source, the detector or a sink. The report has been handed out before.
+        """
+        report = RunReport(source=self._source.name)
+        error: BaseException | None = None
+        with contextlib.ExitStack() as stack:
+            if handle_signals:
+                stack.enter_context(self._signals())
+            if self._seconds is not None:
+                # For a camera that gives no frame; between frames the loop looks at the clock itself.
+                timer = threading.Timer(self._seconds, self.stop, ("seconds",))
+                timer.daemon = True
+                stack.callback(timer.cancel)
+                timer.start()
+            try:
+                with self._source:
+                    self._loop(report)
+            except _Stopped:
+                pass
+            except BaseException as raised:
+                error = raised
+            for sink in self._sinks:
+                try:
+                    sink.close()
+                except Exception as raised:
+                    error = error or raised
+            report.ended = "error" if error else self._ended or "end"
+            report.dropped = self._source.dropped
+            report.failed = len(getattr(self._source, "failed", ()))
+            report.tracks = self._tracker.seen
+            report.skipped = {sink.name: sink.skipped for sink in self._sinks if sink.skipped}
+            for sink in self._sinks:
+                sink.finish(report)
+        if error is not None:
+            raise error
+        return report
+
+    def _loop(self, report: RunReport) -> None:
+        clock = time.monotonic
+        source, detector, tracker, canvas = self._source, self._detector, self._tracker, self._canvas
+        frames = source.frames()
+        rate = None if source.live else source.fps or _PICTURES_FPS
+        begun = asked = clock()
+        deadline = None if self._seconds is None else begun + self._seconds
+        first = 0.0
+        period = 0.0
+        while not self._ended:
+            self._waiting = True
+            frame = None if self._ended else next(frames, None)
+            self._waiting = False
+            if frame is None:
+                return
+            got = clock()
+            faces = detector.detect(frame.image)
+            detected = clock()
+            # A file is read as fast as the machine can: only its own clock tells how far a face moved.
+            at = frame.time - begun if rate is None else frame.id / rate
+            faces = tracker.update(faces, at)
+            done = clock()
+            age = (done - frame.time) * 1e3
+            timing = {
+                "capture": (got - asked) * 1e3,
+                "face": (detected - got) * 1e3,
+                "total": (done - asked) * 1e3,
+                "frame_age": age,
+            }
+            height, width = frame.image.shape[:2]
+            analysis = Analysis(frame.name, frame.id, max(at, 0.0), width, height, faces, timing)
+            if not report.frames:
+                first = got
+                report.first_result = done
+                if self._on_first:
+                    self._on_first()
+            for sink in self._sinks:
+                sink.write(frame, analysis)
+                if sink.stop_requested:
+                    self._ended = self._ended or sink.name
+            del frame  # a picture may be huge: not kept while the next one is decoded
+            end = clock()
+            report.frames += 1
+            report.seconds = end - first
+            report.faces += len(faces)
+            report.with_faces += bool(faces)
+            for stage, ms in timing.items():
+                report.add(stage, ms)
+            report.add("invoke", detector.last_invoke_ms)
+            report.add("track", (done - detected) * 1e3)
+            report.add("sinks", (end - done) * 1e3)
+            report.add("loop", (end - asked) * 1e3)
+            # Smoothed over about ten frames, so that the number can be read.
+            period += (1.0 if not period else 0.1) * (end - asked - period)
+            canvas.fps = 1 / period if period > 0 else None
+            asked = end
+            if self._frames is not None and report.frames >= self._frames:
+                self._ended = self._ended or "frames"
+            if deadline is not None and end >= deadline:
+                self._ended = self._ended or "seconds"
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """End the loop between two frames on a signal, so that no file is left with half a line."""
+        before: dict[int, Any] = {}
+
+        def handle(number: int, _: FrameType | None) -> None:
+            self._ended = self._ended or signal.Signals(number).name
+            if number == signal.SIGINT:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self._waiting:
+                self._waiting = False
+                raise _Stopped
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,98 @@
+"""Keras to TFLite: one file per precision, every one of them taking uint8 RGB pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+
+
+def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarray]]) -> bytes:
+    """Converts one network.
+
+    Args:
+        network: Keras model from float RGB pixels 0..255, batch fixed to 1, to a dictionary of outputs.
+        precision: one of `PRECISIONS`.
+        pictures: gives calibration pictures, 1 x H x W x 3 uint8 RGB; 200 or more.
+
+    Returns:
+        The file. Its input is uint8 pixels in every precision: the float ones cast inside the graph,
+        the integer one has scale 1 and zero point 0, so that a pixel is its own quantised value.
+
+    Raises:
+        ValueError: for an unknown precision.
+    """
+    import keras
+    import tensorflow as tf
+
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+    integer = precision == "int8"
+    source = network
+    if not integer:
+        pixels = keras.Input(network.inputs[0].shape[1:], batch_size=1, dtype="uint8", name="image")
+        source = keras.Model(pixels, network(keras.ops.cast(pixels, "float32")))
+    converter = tf.lite.TFLiteConverter.from_keras_model(source)
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision in ("int8", "int16x8"):
+        shape = tuple(network.inputs[0].shape[1:])
+
+        def calibration():
+            # The full range in one picture: the input's scale becomes exactly 1.
+            edges = np.zeros((1, *shape), np.float32)
+            edges[:, ::2] = 255
+            for picture in (edges, *pictures()):
+                yield [picture.astype(np.float32 if integer else np.uint8)]
+
+        converter.representative_dataset = calibration
+    if integer:
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.float32
+    elif precision == "int16x8":
+        ops = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        converter.target_spec.supported_ops = [ops]
+    with _quiet():
+        return converter.convert()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """TensorFlow's converter prints pages to stdout and stderr; they go to a file that is shown on failure."""
+    import tempfile
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with tempfile.TemporaryFile("w+b") as sink:
+        saved = os.dup(1), os.dup(2)
+        try:
+            os.dup2(sink.fileno(), 1)
+            os.dup2(sink.fileno(), 2)
+            yield
+        except BaseException:
+            os.dup2(saved[1], 2)
+            sink.seek(0)
+            os.write(2, sink.read()[-4000:])
+            raise
+        finally:
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+
+
+def write(data: bytes, path: Path) -> Path:
+    """Writes a converted file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    return path
