@@ -28,6 +28,8 @@ endif
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# "user = true" in a pip configuration would make pip fail inside a virtual environment.
+export PIP_USER := 0
 
 PYTHONS := 3.11 3.12 3.13
 comma := ,
@@ -80,7 +82,7 @@ endef
 
 # FORCE when $(1) is missing, half made, from another folder, without its Python, or not of the PYTHON asked for.
 stale = $(if $(shell [ -x $(1)/bin/python ] && [ "$$(cat $(1)/.ready 2>/dev/null)" = "$(CURDIR)" ] \
-    $(if $(and $(PYTHON),$(filter-out .venv-tflite,$(1))),&& [ "$$($(PYTHON) -V 2>&1)" = "$$($(1)/bin/python -V 2>&1)" ]) \
+    $(if $(and $(PYTHON),$(filter-out .venv-tflite,$(1))),&& [ "$$("$(PYTHON)" -V 2>&1)" = "$$($(1)/bin/python -V 2>&1)" ]) \
     && echo fits),,FORCE)
 
 candidates := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -125,12 +127,12 @@ setup-export: .venv-export/.ready ## .venv-export: the same with TensorFlow, for
 	@echo "maskedge: .venv-export is ready"
 
 .venv/.ready: $(project) constraints/litert.txt constraints/dev.txt $(call stale,.venv)
-	@$(call make-venv,.venv,$(PYTHONS),$(candidates),about a minute: 110 MB to download)
+	@$(call make-venv,.venv,$(PYTHONS),$(candidates),about a minute: 130 MB to download)
 	$(call pip-install,.venv,-c constraints/litert.txt -c constraints/dev.txt -e '.[dev]')
 	$(call finish-venv,.venv)
 
 .venv-export/.ready: $(project) constraints/litert.txt constraints/dev.txt constraints/export.txt $(call stale,.venv-export)
-	@$(call make-venv,.venv-export,$(PYTHONS),$(candidates),several minutes: 700 MB to download)
+	@$(call make-venv,.venv-export,$(PYTHONS),$(candidates),several minutes: 850 MB to download)
 	$(call pip-install,.venv-export,-c constraints/litert.txt -c constraints/dev.txt -c constraints/export.txt -e '.[dev$(comma)export]')
 	$(call finish-venv,.venv-export)
 

@@ -78,8 +78,8 @@ class Pipeline:
         self._source = source
         self._detector = detector
         self._sinks = list(sinks)
-        self._tracker = tracker or Tracker()
-        self._canvas = canvas or Canvas()
+        self._tracker = Tracker() if tracker is None else tracker
+        self._canvas = Canvas() if canvas is None else canvas
         self._seconds = seconds
         self._frames = frames
         self._on_first = on_first
@@ -212,8 +212,8 @@ class Pipeline:
                 self._waiting = False
                 raise _Stopped
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            before[number] = signal.signal(number, handle)
+        for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            before[caught] = signal.signal(caught, handle)
         try:
             yield
         finally:

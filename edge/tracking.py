@@ -56,8 +56,9 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._last_id = 0
 
-    def __len__(self) -> int:
-        """Tracks that are alive, seen or unseen."""
+    @property
+    def alive(self) -> int:
+        """Tracks that are remembered, seen in the last frame or not."""
         return len(self._tracks)
 
     @property

@@ -531,7 +531,9 @@ def test_the_summary_says_what_matters() -> None:
     assert [float(number) for number in line[1:4]] == pytest.approx([2.5, 2.98, 2.99], abs=0.03)
 
 
-def test_the_summary_of_nothing() -> None:
+def test_the_summary_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    SummarySink().finish(RunReport("x", ended="error"))
+    assert capsys.readouterr().out == ""  # the error alone is shown
     assert "0 frames in 0.00 s, 0.0 fps" in RunReport("x").text()
     assert RunReport("x").to_json()["stages_ms"] == {}
 

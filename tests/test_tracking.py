@@ -117,7 +117,7 @@ def test_a_new_face_elsewhere_is_another_one() -> None:
 def test_nothing_at_all() -> None:
     tracker = Tracker()
     assert follow(tracker, [[], [], []]) == [(), (), ()]
-    assert len(tracker) == 0
+    assert tracker.alive == 0
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-3, 1e5])
@@ -137,7 +137,7 @@ def test_a_clock_that_begins_anew_forgets_the_old_tracks() -> None:
     tracker = Tracker()
     follow(tracker, [[face(100)]] * 5, start=1000)
     tracker.update([], 0.0)
-    assert len(tracker) == 0
+    assert tracker.alive == 0
 
 
 def test_weak_faces_continue_a_track_but_start_none() -> None:
@@ -158,7 +158,7 @@ def test_noise_does_not_pile_up_tracks() -> None:
     for number in range(300):
         places = random.uniform(0, 5000, (50, 2))
         tracker.update([face(x, y, 20) for x, y in places], number / FPS)
-    assert len(tracker) < 50 * FPS * 0.5
+    assert tracker.alive < 50 * FPS * 0.5
 
 
 def test_it_costs_next_to_nothing() -> None:

@@ -407,5 +407,6 @@ def _close_all() -> None:
         if not source._stop.is_set():
             source.close()
         blocked = source._blocked_until - time.monotonic()
-        if source._thread is not None and 0 < blocked < 1.5:
-            source._thread.join(blocked + 0.3)
+        if source._thread is not None and blocked < 1.5:
+            # Half a second more, since FFmpeg is late by some polls of its own.
+            source._thread.join(max(0.0, blocked) + 0.5)

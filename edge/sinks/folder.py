@@ -15,6 +15,7 @@ from edge.sinks.base import Canvas, Sink
 from edge.types import Analysis, Frame
 
 _QUALITY = 92
+_MAX_SIDE = 65500  # of a JPEG, as its library has it
 
 
 class FolderSink(Sink):
@@ -75,13 +76,10 @@ class FolderSink(Sink):
 def _write_picture(path: Path, picture: np.ndarray) -> None:
     """Whole or not at all: a full disk leaves no half picture behind."""
     part = path.with_name(f".{path.name}.part")
-    try:
-        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    except cv2.error:
-        done, data = False, None
-    if not done:
+    if max(picture.shape) > _MAX_SIDE:
         size = f"{picture.shape[1]}x{picture.shape[0]}"
         raise SinkError(f"cannot write {path}", remedy=f"{size} pixels are more than JPEG allows")
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     try:
         part.write_bytes(data.tobytes())
         os.replace(part, path)

@@ -174,6 +174,8 @@ class SummarySink(Sink):
         self._stream = stream
 
     def finish(self, report: RunReport) -> None:
+        if report.ended == "error" and not report.frames:
+            return  # the error says all there is to say
         print(report.text(), file=self._stream or sys.stdout, flush=True)
 
 

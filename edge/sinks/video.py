@@ -102,7 +102,7 @@ class VideoSink(Sink):
         log.info("wrote %s", self._path)
 
     def _open(self, width: int, height: int) -> cv2.VideoWriter:
-        code = cv2.VideoWriter_fourcc(*("MJPG" if self._path.suffix.lower() == ".avi" else "mp4v"))
+        code = cv2.VideoWriter.fourcc(*("MJPG" if self._path.suffix.lower() == ".avi" else "mp4v"))
         self._size = (width + width % 2, height + height % 2)  # codecs store colour at half size
         for backend in (cv2.CAP_FFMPEG, cv2.CAP_ANY):
             try:

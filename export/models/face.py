@@ -36,7 +36,7 @@ class FaceConfig:
 
     stem: int = 16
     widths: tuple[int, int, int, int] = (32, 64, 128, 192)
-    depths: tuple[int, int, int, int] = (1, 3, 5, 3)
+    depths: tuple[int, int, int, int] = (2, 4, 6, 3)
     neck: int = 64
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +38,7 @@ class TrainConfig:
     size: int = 256
     batch: int = 32
     steps: int = 200
-    epochs: int = 60
+    epochs: int = 40
     rate: float = 2.5e-3
     warmup: int = 400
     decay: float = 0.02
@@ -119,9 +121,9 @@ class Averaged(keras.callbacks.Callback):
 
     EVERY = 4  # steps between updates: reading all weights costs about as much as 1 % of a step
 
-    def __init__(self, network: keras.Model, decay: float, path: Path, history: Path, config: TrainConfig) -> None:
+    def __init__(self, network: keras.Model, decay: float, path: Path, history: Path) -> None:
         super().__init__()
-        self.network, self.decay, self.path, self.history, self.config = network, decay, path, history, config
+        self.network, self.decay, self.path, self.history = network, decay, path, history
         self.count, self.values = 0, None
         if path.exists():
             with np.load(path) as file:
@@ -149,14 +151,25 @@ class Averaged(keras.callbacks.Callback):
             file.write(json.dumps({"epoch": epoch, **values}) + "\n")
 
 
-def load_network(run: Path, size: tuple[int, int] | None = None, *, batch: int | None = None, folded: bool = False) -> keras.Model:
+STAGES = (
+    TrainConfig(),
+    # The second stage sees what the device will see, so that no size of face is new to the network.
+    TrainConfig(size=384, batch=16, steps=200, epochs=14, rate=6e-4, warmup=50, seed=2),
+)
+
+
+def load_network(
+    run: Path, size: tuple[int, int] | None = None, *, batch: int | None = None, folded: bool = False
+) -> keras.Model:
     """The trained network of a run folder (averaged weights), at any input size; `folded` as in `net.build`.
 
     Raises:
         FileNotFoundError: if the run has no checkpoint yet.
     """
-    config = json.loads((run / "config.json").read_text())
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in config["network"].items()}
+    if not (run / "averaged.npz").exists():
+        raise FileNotFoundError(f"no trained weights in {run}: run `python -m export train face` first")
+    shape = json.loads((run / "network.json").read_text())
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
     network = net.build(size, net.FaceConfig(**shape), batch=batch, folded=folded)
     with np.load(run / "averaged.npz") as file:
         weights = [file[f"w{i}"] for i in range(len(file.files) - 1)]
@@ -164,27 +177,56 @@ def load_network(run: Path, size: tuple[int, int] | None = None, *, batch: int |
     return network
 
 
-def train(data: Path, run: Path, config: TrainConfig, network: net.FaceConfig | None = None) -> Path:
-    """Trains from scratch, or goes on where the run folder's last checkpoint stands.
+def train(
+    data: Path, run: Path, stages: Sequence[TrainConfig] = STAGES, network: net.FaceConfig | None = None
+) -> Path:
+    """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
 
     Args:
         data: folder with `scenes/` and `faces/`.
-        run: folder for checkpoints and logs; the landmarks of `prepare` lie beside it.
-        config: of the training.
+        run: folder for checkpoints and logs, a folder a stage; the landmarks of `prepare` lie beside it.
+        stages: one after the other, each starting from the averaged weights of the one before.
         network: shape of the network.
 
     Returns:
-        The file of averaged weights.
-    """
-    keras.utils.set_random_seed(config.seed)
-    run.mkdir(parents=True, exist_ok=True)
-    shape = network or net.FaceConfig()
-    (run / "config.json").write_text(json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1))
-    scenes = scene_data.read_scenes(data / "scenes")
-    scenes = scene_data.add_landmarks([s for s in scenes if not s.is_dev], run.parent / "scenes_landmarks.json")
-    crops = load_crops(data / "faces", ("masks", "utkface", "celeba"), config.crops, config.seed)
+        The file of averaged weights, for `load_network`.
 
+    Raises:
+        FileNotFoundError: if the data or the teacher's landmarks are missing.
+    """
+    landmarks = run.parent / "scenes_landmarks.json"
+    if not landmarks.exists():
+        raise FileNotFoundError(f"no {landmarks}: run `python -m export prepare face --teachers DIR` first")
+    scenes = [s for s in scene_data.read_scenes(data / "scenes") if not s.is_dev]
+    scene_data.add_landmarks(scenes, landmarks)
+    shape = network or net.FaceConfig()
+    before: Path | None = None
+    for number, config in enumerate(stages, 1):
+        folder = run / f"stage{number}"
+        log.info("stage %d of %d: %d epochs of %d x %d pictures at %d px", number, len(stages), config.epochs,
+                 config.steps, config.batch, config.size)  # fmt: skip
+        before = _train_stage(data, folder, config, shape, scenes, before)
+    shutil.copyfile(before, run / "averaged.npz")
+    (run / "network.json").write_text(json.dumps(asdict(shape)))
+    return run / "averaged.npz"
+
+
+def _train_stage(
+    data: Path, folder: Path, config: TrainConfig, shape: net.FaceConfig, scenes: list[scene_data.Scene], before: Path | None
+) -> Path:
+    keras.utils.set_random_seed(config.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1))
     model = FaceTrainer(net.build(None, shape), config.size)
+    averaged = folder / "averaged.npz"
+    callback = Averaged(model.network, config.ema, averaged, folder / "history.jsonl")
+    done = callback.count // config.steps
+    if done >= config.epochs:
+        return averaged
+    if before is not None:
+        with np.load(before) as file:
+            model.network.set_weights([file[f"w{i}"] for i in range(len(file.files) - 1)])
+
     total = config.steps * config.epochs
     schedule = keras.optimizers.schedules.CosineDecay(
         config.rate / 20, total - config.warmup, alpha=0.01, warmup_target=config.rate, warmup_steps=config.warmup
@@ -193,18 +235,12 @@ def train(data: Path, run: Path, config: TrainConfig, network: net.FaceConfig | 
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer=optimizer)
     model.build((None, config.size, config.size, 3))
-
-    averaged = run / "averaged.npz"
-    callback = Averaged(model.network, config.ema, averaged, run / "history.jsonl", config)
-    done = callback.count // config.steps
-    if done >= config.epochs:
-        log.info("run %s already has its %d epochs", run, config.epochs)
-        return averaged
+    crops = load_crops(data / "faces", ("masks", "utkface", "celeba"), config.crops, config.seed)
     batches = FaceBatches(scenes, crops, size=config.size, batch=config.batch, steps=config.steps,
                           seed=config.seed, epoch=done)  # fmt: skip
     model.fit(
         batches,
         epochs=config.epochs,
-        callbacks=[callback, keras.callbacks.BackupAndRestore(run / "checkpoint", delete_checkpoint=False)],
+        callbacks=[callback, keras.callbacks.BackupAndRestore(folder / "checkpoint", delete_checkpoint=False)],
     )
     return averaged
