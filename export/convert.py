@@ -1,4 +1,4 @@
-"""Keras to TFLite: one file per precision, every one of them taking uint8 RGB pixels."""
+"""Keras to TFLite: one file per precision, taking RGB pixels as bytes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
         pictures: gives calibration pictures, 1 x H x W x 3 uint8 RGB; 200 or more.
 
     Returns:
-        The file. Its input is uint8 pixels in every precision: the float ones cast inside the graph,
-        the integer one has scale 1 and zero point 0, so that a pixel is its own quantised value.
+        The file. Its input is uint8 pixels: the float precisions cast inside the graph, int8 has scale 1
+        and zero point 0, so that a pixel is its own quantised value. Only int16x8, for which the converter
+        knows neither, takes float32 pixels 0..255.
 
     Raises:
         ValueError: for an unknown precision.
@@ -33,7 +34,7 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
 
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
-    integer = precision == "int8"
+    integer = precision in ("int8", "int16x8")
     source = network
     if not integer:
         pixels = keras.Input(network.inputs[0].shape[1:], batch_size=1, dtype="uint8", name="image")
@@ -43,7 +44,7 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if precision in ("int8", "int16x8"):
+    if integer:
         shape = tuple(network.inputs[0].shape[1:])
 
         def calibration():
@@ -51,10 +52,10 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
             edges = np.zeros((1, *shape), np.float32)
             edges[:, ::2] = 255
             for picture in (edges, *pictures()):
-                yield [picture.astype(np.float32 if integer else np.uint8)]
+                yield [picture.astype(np.float32)]
 
         converter.representative_dataset = calibration
-    if integer:
+    if precision == "int8":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = tf.uint8
         converter.inference_output_type = tf.float32

@@ -103,18 +103,25 @@ def aizoo(model: Model, size: int = 260) -> Detector:
     return run
 
 
-def score_detector(detector: Detector, data: DevData, size: int, threshold: float | None = None) -> dict[str, Any]:
+def input_scales(images: Sequence[np.ndarray], size: tuple[int, int]) -> list[float]:
+    """Input pixels per picture pixel when each picture is letterboxed into (width, height)."""
+    return [min(size[0] / image.shape[1], size[1] / image.shape[0]) for image in images]
+
+
+def score_detector(
+    detector: Detector, data: DevData, size: tuple[int, int], threshold: float | None = None
+) -> dict[str, Any]:
     """AP overall and by size, recall by label and false alarms at a threshold.
 
     Args:
         detector: to score.
         data: held-out pictures.
-        size: longer side of the picture at the shipped size: what "16 px" is measured in.
+        size: (width, height) of the shipped input: what "16 px" is measured in, for every detector.
         threshold: for recall and false alarms; None leaves them out.
     """
     truth = [s.boxes for s in data.scenes]
     found = [detector(image) for image in data.images]
-    scales = [size / max(image.shape[:2]) for image in data.images]
+    scales = input_scales(data.images, size)
     overall = average_precision(truth, found, iou=IOU, side=(SMALLEST, np.inf), scales=scales)
     result: dict[str, Any] = {"AP": round(overall.ap, 4), "n_faces": overall.faces, "n_pictures": len(truth)}
     every = average_precision(truth, found, iou=IOU)
@@ -174,11 +181,11 @@ def score_landmarks(detector: FaceDetector, faces_root: Path, limit: int = 1000)
     return result
 
 
-def best_threshold(detector: Detector, data: DevData, size: int) -> tuple[float, str]:
+def best_threshold(detector: Detector, data: DevData, size: tuple[int, int]) -> tuple[float, str]:
     """The score with the best F1 on the held-out pictures, rounded, and how it came about."""
     truth = [s.boxes for s in data.scenes]
     found = [detector(image) for image in data.images]
-    scales = [size / max(image.shape[:2]) for image in data.images]
+    scales = input_scales(data.images, size)
     curve = average_precision(truth, found, iou=IOU, side=(SMALLEST, np.inf), scales=scales)
     f1 = 2 * curve.precision * curve.recalls / np.maximum(curve.precision + curve.recalls, 1e-9)
     i = int(f1.argmax())
@@ -207,10 +214,10 @@ def evaluate(
     """
     entry = load_manifest(models).models["face"]
     data = load_dev(data_root / "scenes")
-    size = max(int(entry.input["width"]), int(entry.input["height"]))
+    size = int(entry.input["width"]), int(entry.input["height"])
     threshold = entry.threshold("score")
     result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "iou": IOU, "smallest_px": SMALLEST,
-                              "size": size, "threshold": threshold, "detectors": {}}  # fmt: skip
+                              "size": f"{size[0]}x{size[1]}", "threshold": threshold, "detectors": {}}  # fmt: skip
     runs: list[tuple[str, Detector, float | None]] = []
     for precision in precisions or list(entry.files):
         runs.append((f"maskedge {precision}", ours(load_model("face", precision=precision, models_dir=models)), threshold))
@@ -229,7 +236,7 @@ def evaluate(
     return result
 
 
-def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size: int, path: Path) -> None:
+def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size: tuple[int, int], path: Path) -> None:
     """Precision over recall of every detector, as a picture."""
     import matplotlib
 
@@ -237,7 +244,7 @@ def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size
     import matplotlib.pyplot as plt
 
     truth = [s.boxes for s in data.scenes]
-    scales = [size / max(image.shape[:2]) for image in data.images]
+    scales = input_scales(data.images, size)
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     for name, detector, _ in runs:
         if name.startswith("maskedge") and name.split()[1] not in ("int8", "float32"):
@@ -246,7 +253,7 @@ def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size
         curve = average_precision(truth, found, iou=IOU, side=(SMALLEST, np.inf), scales=scales)
         axes.plot(curve.recalls, curve.precision, label=f"{name}: AP {curve.ap:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0.5, 1.01),
-             title=f"held-out ilc, {curve.faces} faces of {SMALLEST} px and more at {size} px, IoU {IOU}")  # fmt: skip
+             title=f"held-out ilc, {curve.faces} faces of {SMALLEST} px and more at {size[0]}x{size[1]}, IoU {IOU}")  # fmt: skip
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
     figure.savefig(path, dpi=110)
@@ -262,7 +269,7 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | " + " | ".join(str(row.get(c, "")) for c in columns) + " |")
     first = next(iter(result["detectors"].values()))
     counts = ", ".join(f"{k[2:]} {v}" for k, v in first.items() if k.startswith("n_"))
-    lines.append(f"\nIoU {result['iou']}, faces of {result['smallest_px']} px and more at {result['size']} px; n: {counts}.")
+    lines.append(f"\nIoU {result['iou']}, faces of {result['smallest_px']} px and more at {result['size']}; n: {counts}.")
     for name, row in result.get("landmarks", {}).items():
         lines.append(f"Landmarks on {name}: NME {row['nme']} (p90 {row['nme_p90']}), n {row['n']}, missed {row['missed']}.")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ TRAINING_DATA = [
     "celeba_wild (CelebA in the wild, non-commercial research; boxes found by YuNet)",
     "street (masked people in the street; boxes found by a detector; research use)",
     "empty_rooms (indoor scenes without people; research use), half of them",
-    "face crops of masks, utkface (non-commercial research) and celeba, pasted into rooms",
+    "face crops of masks (research use), fairface (CC BY 4.0), utkface and celeba (both non-commercial research), pasted into rooms",
     "landmarks of all of them: predictions of YuNet (MIT)",
 ]
 
@@ -97,11 +97,10 @@ def convert_face(
     calibration = [fit_pixels(cv2.imread(str(s.path)), size) for s in tqdm(chosen, desc="calibration", unit="picture")]
 
     dev = evaluate.load_dev(data_root / "scenes")
-    side = max(size)
     pictures = [fit_pixels(image, size) for image in dev.images]
     reference = KerasModel(network)
     expected = [by_width(reference, reference.run(p)) for p in tqdm(pictures, desc="Keras outputs", unit="picture")]
-    keras_ap = evaluate.score_detector(evaluate.ours(reference), dev, side)["AP"]
+    keras_ap = evaluate.score_detector(evaluate.ours(reference), dev, size)["AP"]
 
     files: dict[str, dict[str, Any]] = {}
     data: dict[str, bytes] = {}
@@ -118,7 +117,7 @@ def convert_face(
             outputs = parity.compare(
                 (want, by_width(model, model.run(p))) for want, p in zip(expected, pictures, strict=True)
             )
-            aps[precision] = evaluate.score_detector(evaluate.ours(model), dev, side)["AP"]
+            aps[precision] = evaluate.score_detector(evaluate.ours(model), dev, size)["AP"]
             drop = round(keras_ap - aps[precision], 4)
             parity.check(precision, outputs, drop)
             files[precision] = manifest.file_facts(path) | {
@@ -126,7 +125,7 @@ def convert_face(
                            "ap_drop": drop, "outputs": outputs}
             }  # fmt: skip
         model = Model(Path(folder) / "face.int8.tflite")
-        threshold, figure = evaluate.best_threshold(evaluate.ours(model), dev, side)
+        threshold, figure = evaluate.best_threshold(evaluate.ours(model), dev, size)
 
     for precision, content in data.items():
         convert.write(content, out / f"face.{precision}.tflite")
@@ -161,7 +160,7 @@ def convert_face(
 
 def metrics(result: dict[str, Any]) -> list[dict[str, Any]]:
     """The figures of an evaluation as manifest rows: name, value, n, data, precision."""
-    where = f"ilc held-out part, IoU {result['iou']}, faces of {result['smallest_px']} px and more at {result['size']} px"
+    where = f"ilc held-out part, IoU {result['iou']}, faces of {result['smallest_px']} px and more at {result['size']}"
     rows = []
     for name, scores in result["detectors"].items():
         if not name.startswith("maskedge "):

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edge.camera import find_pictures, open_source, read_image
-from edge.camera.base import LAST_PAUSE_S, to_bgr8
+from edge.camera.base import LAST_PAUSE_S, LiveSource, to_bgr8
 from edge.camera.demo import DEMO_CLIP
 from edge.camera.network import NetworkCamera, public_url
 from edge.camera.pictures import MAX_PIXELS, Pictures
@@ -691,6 +691,62 @@ def test_no_camera_from_the_start_is_an_error_within_the_time_out(spec, says, ca
     assert raised.value.exit_code == 4
     assert "\n" not in str(raised.value)
     assert capfd.readouterr().err == ""
+
+
+class Driver:
+    """Stands in for OpenCV on a V4L2 device: gives these frames (None: undecodable), then is lost."""
+
+    def __init__(self, *frames: np.ndarray | None) -> None:
+        self._frames = list(frames)
+        self.released = False
+
+    def get(self, prop: int) -> float:
+        return {cv2.CAP_PROP_FRAME_WIDTH: 6.0, cv2.CAP_PROP_FRAME_HEIGHT: 4.0}.get(prop, 0.0)
+
+    def grab(self) -> bool:
+        time.sleep(0.03)
+        return bool(self._frames)
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]:
+        frame = self._frames.pop(0)
+        return frame is not None, frame
+
+    def release(self) -> None:
+        self.released = True
+
+
+class DriverCamera(LiveSource):
+    def __init__(self, *drivers: Driver) -> None:
+        super().__init__("driver", timeout=0.9, call_limit=1, remedy="none")
+        self._drivers = list(drivers)
+
+    def _connect(self) -> Driver:
+        if not self._drivers:
+            raise CameraError("no driver left")
+        return self._drivers.pop(0)
+
+
+def test_what_drivers_do_to_frames_is_put_right():
+    wide = np.arange(72, dtype=np.uint8)
+    driver = Driver(None, None, wide.reshape(1, 72), GREY, COLOUR.astype(np.uint16) * 257)
+    with DriverCamera(driver) as source:
+        frames = source.frames()
+        images = [next(frames).image for _ in range(3)]
+    assert (images[0] == wide.reshape(4, 6, 3)).all()
+    assert (images[1] == 77).all()
+    assert (images[2] == COLOUR).all()
+    assert all(image.shape == (4, 6, 3) for image in images)
+
+
+def test_a_camera_whose_frames_are_all_broken_is_opened_anew():
+    broken, works = Driver(*[None] * 50), Driver(COLOUR)
+    with DriverCamera(broken, works) as source:
+        frames = source.frames()
+        assert (next(frames).image == COLOUR).all()
+        assert broken.released
+        with pytest.raises(CameraError, match="no driver left"):
+            next(frames)
+    assert works.released
 
 
 def test_a_page_that_is_no_camera_is_named_as_such():

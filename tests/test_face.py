@@ -57,7 +57,8 @@ def test_decodes_box_and_landmarks_into_pixels_of_the_picture():
     assert face.box == pytest.approx((2 * (24 - 8), 2 * (28 - 4), 32, 16), abs=1e-3)
     assert face.score == pytest.approx(1 / (1 + math.exp(-3)))
     assert face.landmarks.shape == (5, 2)
-    assert face.landmarks.tolist() == pytest.approx(np.tile([2 * 28.0, 2 * 28.0], (5, 1)).tolist())
+    # One stride to the right of the cell centre.
+    assert face.landmarks == pytest.approx(np.tile([2 * 28.0, 2 * 28.0], (5, 1)))
     assert face.track is None
 
 
@@ -111,12 +112,12 @@ def test_accuracy_on_a_fixed_sample_of_real_pictures(scenes: Path):
     """Every third held-out picture; the whole set is scored by `make evaluate`."""
     pytest.importorskip("tqdm", reason="needs the export extra: make test-export")
     from edge.tflite import load_manifest, load_model
-    from export.evaluate import IOU, load_dev, ours
+    from export.evaluate import IOU, input_scales, load_dev, ours
     from export.scoring import average_precision
 
     data = load_dev(scenes)
     model = load_model("face")
-    side = load_manifest().models["face"].input["width"]
+    size = load_manifest().models["face"].input
     run = ours(model)
     sample = range(0, len(data.scenes), 3)
     score = average_precision(
@@ -124,7 +125,7 @@ def test_accuracy_on_a_fixed_sample_of_real_pictures(scenes: Path):
         [run(data.images[i]) for i in sample],
         iou=IOU,
         side=(16, np.inf),
-        scales=[side / max(data.images[i].shape[:2]) for i in sample],
+        scales=input_scales([data.images[i] for i in sample], (size["width"], size["height"])),
     )
     assert score.faces > 100
     assert score.ap > 0.88

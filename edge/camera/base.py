@@ -318,9 +318,19 @@ class LiveSource(Source):
                     bad += 1
                     continue
                 bad = 0
-                yield to_bgr8(image), captured
+                yield to_bgr8(_unrolled(image, capture)), captured
         finally:
             capture.release()
+
+
+def _unrolled(image: np.ndarray, capture: cv2.VideoCapture) -> np.ndarray:
+    """Gives a frame its shape back: OpenCV 4.11 returns BGR3 of a V4L2 device as one row of bytes."""
+    if image.shape[0] == 1:
+        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        if height > 1 and image.size == width * height * 3:
+            return image.reshape(height, width, 3)
+    return image
 
 
 def to_bgr8(image: np.ndarray) -> np.ndarray:

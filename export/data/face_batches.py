@@ -28,11 +28,12 @@ STATES = ("correct", "nose_out", "chin")
 
 @dataclass(slots=True)
 class Crop:
-    """A square crop round one face: for pasting. Landmarks 5 x 2 and box x, y, w, h in crop pixels."""
+    """A square crop round one face, for pasting: box x, y, w, h and landmarks 5 x 2 in crop pixels."""
 
     image: np.ndarray
     box: np.ndarray
     landmarks: np.ndarray
+    bare: bool
 
 
 def load_crops(root: Path, sets: tuple[str, ...], limit: int, seed: int) -> list[Crop]:
@@ -47,7 +48,8 @@ def load_crops(root: Path, sets: tuple[str, ...], limit: int, seed: int) -> list
             values = np.array([float(v) for v in parts[1:15]], np.float32)
             image = cv2.imread(str(root / name / parts[0]))
             if image is not None:
-                crops.append(Crop(image, values[:4], values[4:14].reshape(5, 2)))
+                bare = not parts[0].startswith("with_mask")
+                crops.append(Crop(image, values[:4], values[4:14].reshape(5, 2), bare))
     return crops
 
 
@@ -156,9 +158,9 @@ class FaceBatches(keras.utils.PyDataset):
     def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One augmented picture: image BGR uint8, boxes n x 4 (x1, y1, x2, y2), landmarks n x 5 x 2."""
         kind = rng.random()
-        if kind < 0.68:
+        if kind < 0.52:
             s = self._scene(rng, self.size, self.size)
-        elif kind < 0.86:
+        elif kind < 0.68:
             s = self._mosaic(rng)
         else:
             s = self._pasted(rng)
@@ -213,43 +215,57 @@ class FaceBatches(keras.utils.PyDataset):
         return Sample(canvas, np.concatenate(boxes).astype(np.float32), np.concatenate(landmarks).astype(np.float32), np.concatenate(bare))
 
     def _pasted(self, rng: np.random.Generator) -> Sample:
+        """Faces of the crop sets in an empty room or before a plain wall: far more people than the scenes have."""
         size = self.size
-        room = self.images[self.empty[rng.integers(len(self.empty))]]
-        h, w = room.shape[:2]
-        scale = max(size / w, size / h) * rng.uniform(1.0, 1.5)
-        base = Sample(room, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
-        s = _warp(base, np.array([w / 2, h / 2]), scale, scale, 0.0, rng.random() < 0.5, size, size)
-        if rng.random() < 0.35 or not self.crops:
+        if rng.random() < 0.75:
+            room = self.images[self.empty[rng.integers(len(self.empty))]]
+            h, w = room.shape[:2]
+            scale = max(size / w, size / h) * rng.uniform(1.0, 1.5)
+            base = Sample(room, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
+            s = _warp(base, np.array([w / 2, h / 2]), scale, scale, 0.0, rng.random() < 0.5, size, size)
+        else:
+            wall = rng.integers(0, 256, (rng.integers(1, 5), rng.integers(1, 5), 3)).astype(np.uint8)
+            wall = np.zeros_like(wall) if rng.random() < 0.3 else wall
+            image = cv2.resize(wall, (size, size), interpolation=cv2.INTER_CUBIC)
+            s = Sample(image, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
+        if rng.random() < 0.2 or not self.crops:
             return s
-        boxes, landmarks = [], []
-        for _ in range(rng.integers(1, 9)):
+        boxes: list[np.ndarray] = []
+        landmarks, bare = [], []
+        for _ in range(rng.integers(1, 7)):
             crop = self.crops[rng.integers(len(self.crops))]
-            side = float(np.exp(rng.uniform(np.log(8), np.log(90))))
+            side = float(np.exp(rng.uniform(np.log(10), np.log(0.8 * size))))
             k = side / float(np.sqrt(crop.box[2] * crop.box[3]))
-            ch, cw = (max(4, round(v * k)) for v in crop.image.shape[:2])
-            if cw >= size or ch >= size:
+            angle = rng.normal(0, 9)
+            middle = crop.box[:2] + crop.box[2:] / 2
+            one = Sample(crop.image, np.array([[*crop.box[:2], *(crop.box[:2] + crop.box[2:])]], np.float32),
+                         crop.landmarks[None], np.array([crop.bare]))  # fmt: skip
+            span = min(size, int(side * 1.7))
+            patch = _warp(one, middle, k * rng.uniform(0.94, 1.06), k, angle, rng.random() < 0.5, span, span)
+            if not len(patch.boxes):
                 continue
-            x, y = int(rng.integers(0, size - cw)), int(rng.integers(0, size - ch))
-            box = crop.box * k + [x, y, 0, 0]
-            box = np.array([box[0], box[1], box[0] + box[2], box[1] + box[3]], np.float32)
+            # Up to a fifth of the face may lie outside the picture, as at the edge of a camera's view.
+            reach = int(side * 0.2 + (span - side) / 2)
+            x, y = (int(rng.integers(-reach, max(size - span + reach, 1 - reach))) for _ in range(2))
+            box = patch.boxes[0] + [x, y, x, y]
             if any(np.all(box[:2] < b[2:]) and np.all(b[:2] < box[2:]) for b in boxes):
                 continue
-            patch = cv2.resize(crop.image, (cw, ch), interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR)
-            points = crop.landmarks * k
-            if rng.random() < 0.5:
-                patch, points = patch[:, ::-1], (points * [-1, 1] + [cw, 0])[list(FLIPPED)]
-                box[[0, 2]] = 2 * x + cw - box[[2, 0]]
-            alpha = np.zeros((ch, cw), np.float32)
-            centre = (round((box[0] + box[2]) / 2 - x), round((box[1] + box[3]) / 2 - y))
-            axes = (max(1, round((box[2] - box[0]) * 0.62)), max(1, round((box[3] - box[1]) * 0.62)))
-            cv2.ellipse(alpha, centre, axes, 0, 0, 360, 1.0, -1)
+            alpha = np.zeros((span, span), np.float32)
+            half = patch.boxes[0, 2:] - patch.boxes[0, :2]
+            grow = rng.uniform(0.54, 0.74)
+            cv2.ellipse(alpha, (span // 2, span // 2), (max(1, int(half[0] * grow)), max(1, int(half[1] * grow))), 0, 0, 360, 1.0, -1)
             alpha = cv2.GaussianBlur(alpha, (0, 0), max(0.5, side * 0.03))[..., None]
-            region = s.image[y : y + ch, x : x + cw]
-            region[...] = (region * (1 - alpha) + patch * alpha).astype(np.uint8)
-            boxes.append(box)
-            landmarks.append((points + [x, y]).astype(np.float32))
+            x0, y0, x1, y1 = max(0, x), max(0, y), min(size, x + span), min(size, y + span)
+            region = s.image[y0:y1, x0:x1]
+            part = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
+            region[...] = (region * (1 - alpha[part]) + patch.image[part] * alpha[part]).astype(np.uint8)
+            points = patch.landmarks[0] + [x, y]
+            seen = ((points >= 0) & (points < size)).all()
+            boxes.append(np.clip(box, 0, size).astype(np.float32))
+            landmarks.append(np.where(seen, points, np.nan).astype(np.float32))
+            bare.append(bool(patch.bare[0]) and bool(seen))
         if boxes:
-            s.boxes, s.landmarks, s.bare = np.stack(boxes), np.stack(landmarks), np.zeros(len(boxes), bool)
+            s.boxes, s.landmarks, s.bare = np.stack(boxes), np.stack(landmarks), np.array(bare)
         return s
 
     def _paint(self, s: Sample, rng: np.random.Generator) -> Sample:

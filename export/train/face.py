@@ -20,6 +20,8 @@ from export.models import face as net
 
 log = logging.getLogger(__name__)
 
+CROP_SETS = ("masks", "fairface", "utkface", "celeba")
+
 
 @dataclass(slots=True, frozen=True)
 class TrainConfig:
@@ -43,7 +45,7 @@ class TrainConfig:
     warmup: int = 400
     decay: float = 0.02
     ema: float = 0.998
-    crops: int = 2500
+    crops: int = 6000
     seed: int = 1
 
 
@@ -104,13 +106,13 @@ class FaceTrainer(keras.Model):
         # In units of the face, not the stride: what the alignment feels.
         unit = ops.exp((place[..., 2] + place[..., 3]) / 2)[..., None]
         error = ops.abs(y_pred["landmarks"] - points) / unit
-        smooth = ops.where(error < 0.05, ops.square(error) / 0.1, error - 0.025)
+        smooth = ops.where(error < 0.01, ops.square(error) / 0.02, error - 0.005)
         point_loss = ops.sum(known * positive * ops.mean(smooth, axis=-1)) / ops.maximum(ops.sum(known * positive), 1.0)
 
         for key, value in (("score_loss", score_loss), ("box_loss", box_loss), ("point_loss", point_loss),
                            ("iou", ops.sum(quality) / count)):  # fmt: skip
             self.parts[key].update_state(value)
-        return score_loss + 1.5 * box_loss + 4.0 * point_loss
+        return score_loss + 1.5 * box_loss + 6.0 * point_loss
 
 
 class Averaged(keras.callbacks.Callback):
@@ -235,7 +237,7 @@ def _train_stage(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer=optimizer)
     model.build((None, config.size, config.size, 3))
-    crops = load_crops(data / "faces", ("masks", "utkface", "celeba"), config.crops, config.seed)
+    crops = load_crops(data / "faces", CROP_SETS, config.crops, config.seed)
     batches = FaceBatches(scenes, crops, size=config.size, batch=config.batch, steps=config.steps,
                           seed=config.seed, epoch=done)  # fmt: skip
     model.fit(

@@ -14,7 +14,7 @@ from edge.tasks.face import cells
 from export.data import face_batches
 from export.data.scenes import Scene, read_scenes
 from export.models import face as net
-from export.train.face import FaceTrainer, TrainConfig, load_network, train
+from export.train.face import CROP_SETS, FaceTrainer, TrainConfig, load_network, train
 
 SIZE = 128
 
@@ -108,7 +108,7 @@ def data(tmp_path: Path) -> Path:
                 landmarks[f"{name}/{i}"] = [points(np.array([35, 35, 85, 85])).tolist()]
             cv2.imwrite(str(tmp_path / "scenes" / name / "images" / f"{i}.jpg"), image)
             (tmp_path / "scenes" / name / "annotations" / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
-    for name in ("masks", "utkface", "celeba"):
+    for name in CROP_SETS:
         (tmp_path / "faces" / name).mkdir(parents=True)
         cv2.imwrite(str(tmp_path / "faces" / name / "a,b.png"), rng.integers(0, 255, (64, 64, 3)).astype(np.uint8))
         row = ["a,b.png", 12, 12, 40, 40, *points(np.array([12, 12, 52, 52])).ravel(), 0.9, 64]
