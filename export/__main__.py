@@ -12,11 +12,11 @@ REPO = Path(__file__).resolve().parent.parent
 
 EXAMPLES = """
 the road of a model, each step one command:
-  python -m export prepare face --data DATA --teachers TEACHERS   landmarks by the teacher, once (a minute)
-  python -m export train face --data DATA                         about two hours on 2 cores; resumes when run again
-  python -m export convert face --data DATA                       every precision, parity, manifest, card
-  python -m export evaluate face --data DATA --teachers TEACHERS  the table: AP, false alarms, landmarks, other detectors
-  python -m export compare A.tflite B.tflite --data DATA          two files on the same pictures
+  python -m export prepare face --data DATA --teachers DIR   landmarks by the teacher, once (half a minute)
+  python -m export train face --data DATA                    about two hours on 2 cores; run again to resume
+  python -m export convert face --data DATA                  every precision, parity, manifest, card
+  python -m export evaluate face --data DATA --teachers DIR  AP, false alarms, landmarks, other detectors
+  python -m export compare A.tflite B.tflite --data DATA     two files on the same pictures
 
 DATA holds scenes/SET/images/*.jpg, scenes/SET/annotations/*.xml (PASCAL VOC) and faces/SET/landmarks.csv;
 see docs/training.md for the sets and for how to bring your own.
@@ -26,17 +26,23 @@ see docs/training.md for the sets and for how to bring your own.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     main = argparse.ArgumentParser(
-        prog="python -m export", description="Train, convert and score the models. Needs TensorFlow.",
-        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        prog="python -m export",
+        description="Train, convert and score the models. Needs TensorFlow.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         if model:
             sub.add_argument("model", choices=["face"], help="which model")
-        sub.add_argument("--data", type=Path, default=Path(os.environ.get("MASKEDGE_DATA", "data")),
-                         help="folder with scenes/ and faces/ (default: MASKEDGE_DATA, else ./data)")  # fmt: skip
+        sub.add_argument(
+            "--data",
+            type=Path,
+            default=Path(os.environ.get("MASKEDGE_DATA", "data")),
+            help="folder with scenes/ and faces/ (default: $MASKEDGE_DATA, else ./data)",
+        )
         return sub
 
     def run_folder(sub: argparse.ArgumentParser) -> None:
@@ -50,18 +56,31 @@ def parser() -> argparse.ArgumentParser:
     run_folder(sub)
     sub = command("train", "train, or go on from the last checkpoint")
     run_folder(sub)
-    sub.add_argument("--epochs", type=int, nargs=2, metavar=("WARM", "FULL"),
-                     help="epochs at 256 px, then at the shipped size (default: the config's)")  # fmt: skip
+    sub.add_argument(
+        "--epochs",
+        type=int,
+        nargs=2,
+        metavar=("WARM", "FULL"),
+        help="epochs at 256 px, then at the shipped size (default: the config's)",
+    )
     sub = command("convert", "write every precision, check parity with Keras, write manifest and card")
     run_folder(sub)
     teachers(sub)
     sub.add_argument("--out", type=Path, default=REPO / "converted_models", help="default: converted_models")
-    sub.add_argument("--size", default="384x384", metavar="WxH", help="input size, multiples of 32 (default: %(default)s)")
+    sub.add_argument(
+        "--size", default="384x384", metavar="WxH", help="input size, multiples of 32 (default: %(default)s)"
+    )
     sub = command("evaluate", "score every precision on pictures never trained on")
     teachers(sub)
-    sub.add_argument("--models", type=Path, default=REPO / "converted_models", help="folder with the manifest")
-    sub.add_argument("--report", type=Path, default=REPO / "benchmarks" / "results" / "face_accuracy.json",
-                     help="JSON to write, a plot goes beside it (default: %(default)s)")  # fmt: skip
+    sub.add_argument(
+        "--models", type=Path, default=REPO / "converted_models", help="folder with the manifest"
+    )
+    sub.add_argument(
+        "--report",
+        type=Path,
+        default=REPO / "benchmarks" / "results" / "face_accuracy.json",
+        help="JSON to write, a plot goes beside it (default: %(default)s)",
+    )
     sub = command("compare", "compare the outputs of two .tflite files on held-out pictures", model=False)
     sub.add_argument("files", type=Path, nargs=2, metavar="FILE")
     return main
@@ -93,8 +112,11 @@ def run(args: argparse.Namespace) -> int:
 
         if not args.teachers:
             raise ValueError("prepare needs --teachers, the folder with face_detection_yunet_2026may.onnx")
-        out = prepare(args.data / "scenes", args.teachers / "face_detection_yunet_2026may.onnx",
-                      runs.parent / "scenes_landmarks.json")  # fmt: skip
+        out = prepare(
+            args.data / "scenes",
+            args.teachers / "face_detection_yunet_2026may.onnx",
+            runs.parent / "scenes_landmarks.json",
+        )
         print(f"wrote {out}")
     elif args.command == "train":
         from export.train.face import STAGES, train
@@ -109,9 +131,11 @@ def run(args: argparse.Namespace) -> int:
         from export.face_model import convert_face
 
         entry = convert_face(args.data, runs, args.out, parse_size(args.size), teachers=args.teachers)
-        for precision, file in entry["files"].items():
-            print(f"{file['file']:24} {file['bytes']:>9,} bytes  AP {file['parity']['ap']:.4f}  "
-                  f"drop {file['parity']['ap_drop']:+.4f}  min_runtime {file['min_runtime']}")  # fmt: skip
+        for file in entry["files"].values():
+            print(
+                f"{file['file']:24} {file['bytes']:>9,} bytes  AP {file['parity']['ap']:.4f}  "
+                f"drop {file['parity']['ap_drop']:+.4f}  min_runtime {file['min_runtime']}"
+            )
     elif args.command == "evaluate":
         from export.evaluate import evaluate, table
 

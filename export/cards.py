@@ -11,10 +11,11 @@ at {width} x {height}. It finds faces of all sizes, with or without a mask, and 
 right eye, left eye, nose, right and left mouth corner, right and left as the person has them. Where a mask
 covers the mouth, those points are a guess.
 
-- **Input**: 1 x {height} x {width} x 3 uint8 RGB, the picture letterboxed to the top left on black. Normalisation
-  is inside the graph.
-- **Output**: logits (1 x n x 1), boxes (1 x n x 4) and landmarks (1 x n x 10) of n cells of strides 8, 16 and 32,
-  float32; `edge/tasks/face.py` decodes them: centre `c + s * b[:2]`, size `s * exp(b[2:])`, point `c + s * l`.
+- **Input**: 1 x {height} x {width} x 3 uint8 RGB, the picture letterboxed to the top left on black.
+  Normalisation is inside the graph.
+- **Output**: logits (1 x n x 1), boxes (1 x n x 4) and landmarks (1 x n x 10) of n cells of strides 8, 16
+  and 32, float32; `edge/tasks/face.py` decodes them: centre `c + s * b[:2]`, size `s * exp(b[2:])`, point
+  `c + s * l`.
 - **Default**: {default}, {default_reason}.
 - **Threshold**: {threshold}, {threshold_figure}.
 
@@ -49,7 +50,8 @@ The trainer adds painted masks, mosaics, faces pasted into rooms, and changes of
 - It finds faces, it does not know who they are, and a missed face is not proof that nobody is there:
   do not build safety on it.
 - The data is what the internet had in 2020: surgical and plain masks are over-represented, so are adults.
-  Recall was measured by mask state, not by skin tone or age: measure on your own visitors before you rely on it.
+  Recall was measured by mask state, not by skin tone or age: measure on your own visitors before you rely
+  on it.
 - Do not use it to watch people who have not been told, or to count or sort them by what they wear against
   their interest. Tell visitors that a camera looks at them.
 """
@@ -70,7 +72,8 @@ def face(entry: dict[str, Any], result: dict[str, Any]) -> str:
         parity = file["parity"]
         cosines = ", ".join(f"{parity['outputs'][k]['cosine']:.5f}" for k in ("scores", "boxes", "landmarks"))
         rows.append(
-            f"| {precision} | {file['bytes']:,} | {parity['ap']:.4f} | {parity['ap_drop']:+.4f} | {cosines} | {file['min_runtime']} |"
+            f"| {precision} | {file['bytes']:,} | {parity['ap']:.4f} | {parity['ap_drop']:+.4f} "
+            f"| {cosines} | {file['min_runtime']} |"
         )
     first = files[entry["default"]]
     return FACE.format(

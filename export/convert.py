@@ -68,7 +68,7 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
 
 @contextlib.contextmanager
 def _quiet():
-    """TensorFlow's converter prints pages to stdout and stderr; they go to a file that is shown on failure."""
+    """TensorFlow's converter prints pages to stdout and stderr; they go to a file, shown on failure."""
     import tempfile
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from edge.camera import read_image
 from edge.geometry import letterbox, nms
 from edge.tasks.face import MAX_CANDIDATES, FaceDetector
 from edge.tflite import Model, load_manifest, load_model
@@ -46,11 +47,15 @@ def load_dev(scenes_root: Path) -> DevData:
     """Reads the held-out part of `ilc` and of `empty_rooms`."""
     scenes = [s for s in read_scenes(scenes_root, ("ilc",)) if s.is_dev]
     rooms = [s for s in read_scenes(scenes_root, ("empty_rooms",)) if s.is_dev]
-    return DevData(scenes, [cv2.imread(str(s.path)) for s in scenes], [cv2.imread(str(s.path)) for s in rooms])
+    return DevData(scenes, [read_image(s.path) for s in scenes], [read_image(s.path) for s in rooms])
 
 
-def ours(model: Model) -> Detector:
-    """Our detector as it runs on the device, with the threshold lowered so that the curve is whole."""
+def ours(model: Any) -> Detector:
+    """Our detector as it runs on the device, with the threshold lowered so that the curve is whole.
+
+    Args:
+        model: an `edge.tflite.Model`, or anything with its interface.
+    """
     detector = FaceDetector(model, score_threshold=LOW_SCORE)
 
     def run(image: np.ndarray) -> Detections:
@@ -77,18 +82,26 @@ def yunet(path: Path, size: int = 320) -> Detector:
 def aizoo(model: Model, size: int = 260) -> Detector:
     """AIZOO's SSD: anchors, variances and class scores (with mask, without) as its authors publish them."""
     anchors = []
-    for cells, scales in zip((33, 17, 9, 5, 3), ((0.04, 0.056), (0.08, 0.11), (0.16, 0.22), (0.32, 0.45), (0.64, 0.72)), strict=True):
+    for cells, scales in zip(
+        (33, 17, 9, 5, 3),
+        ((0.04, 0.056), (0.08, 0.11), (0.16, 0.22), (0.32, 0.45), (0.64, 0.72)),
+        strict=True,
+    ):
         middle = (np.arange(cells) + 0.5) / cells
         xs, ys = np.meshgrid(middle, middle)
         sides = [(scales[0], scales[0]), (scales[1], scales[1])]
         sides += [(scales[0] * r**0.5, scales[0] / r**0.5) for r in (0.62, 0.42)]
-        level = np.stack([np.stack([xs, ys, np.full_like(xs, w), np.full_like(ys, h)], axis=-1) for w, h in sides], axis=2)
+        level = np.stack(
+            [np.stack([xs, ys, np.full_like(xs, w), np.full_like(ys, h)], axis=-1) for w, h in sides], axis=2
+        )
         anchors.append(level.reshape(-1, 4))
     anchor = np.concatenate(anchors)
     order = {spec.shape[-1]: i for i, spec in enumerate(model.outputs)}
 
     def run(image: np.ndarray) -> Detections:
-        pixels = cv2.cvtColor(cv2.resize(image, (size, size)), cv2.COLOR_BGR2RGB).astype(np.float32)[None] / 255
+        pixels = (
+            cv2.cvtColor(cv2.resize(image, (size, size)), cv2.COLOR_BGR2RGB).astype(np.float32)[None] / 255
+        )
         outputs = model.run(pixels)
         place, scores = outputs[order[4]][0], outputs[order[2]][0].max(axis=1)
         keep = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
@@ -158,9 +171,9 @@ def score_landmarks(detector: FaceDetector, faces_root: Path, limit: int = 1000)
             rows = list(csv.reader(file))[1:]
         step = max(1, len(rows) // limit)
         for row in tqdm(rows[::step], desc=f"landmarks on {name}", unit="face", leave=False):
-            image = cv2.imread(str(faces_root / name / row[0]))
+            image = read_image(faces_root / name / row[0])
             values = np.array([float(v) for v in row[1:15]], np.float32)
-            if image is None or np.sqrt(values[2] * values[3]) < 60:
+            if np.sqrt(values[2] * values[3]) < 60:
                 continue
             canvas = np.zeros((256, 256, 3), np.uint8)
             y, x = (256 - image.shape[0]) // 2, (256 - image.shape[1]) // 2
@@ -216,13 +229,27 @@ def evaluate(
     data = load_dev(data_root / "scenes")
     size = int(entry.input["width"]), int(entry.input["height"])
     threshold = entry.threshold("score")
-    result: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "iou": IOU, "smallest_px": SMALLEST,
-                              "size": f"{size[0]}x{size[1]}", "threshold": threshold, "detectors": {}}  # fmt: skip
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "iou": IOU,
+        "smallest_px": SMALLEST,
+        "size": f"{size[0]}x{size[1]}",
+        "threshold": threshold,
+        "detectors": {},
+    }
     runs: list[tuple[str, Detector, float | None]] = []
     for precision in precisions or list(entry.files):
-        runs.append((f"maskedge {precision}", ours(load_model("face", precision=precision, models_dir=models)), threshold))
+        runs.append(
+            (
+                f"maskedge {precision}",
+                ours(load_model("face", precision=precision, models_dir=models)),
+                threshold,
+            )
+        )
     if teachers:
-        runs.append(("AIZOO 260", aizoo(load_model(str(teachers / "aizoo_face_mask_detection.tflite"))), None))
+        runs.append(
+            ("AIZOO 260", aizoo(load_model(str(teachers / "aizoo_face_mask_detection.tflite"))), None)
+        )
         runs.append(("YuNet 320", yunet(teachers / "face_detection_yunet_2026may.onnx"), None))
     for name, detector, limit in tqdm(runs, desc="detectors", unit="detector"):
         result["detectors"][name] = score_detector(detector, data, size, limit)
@@ -236,7 +263,9 @@ def evaluate(
     return result
 
 
-def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size: tuple[int, int], path: Path) -> None:
+def plot(
+    runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size: tuple[int, int], path: Path
+) -> None:
     """Precision over recall of every detector, as a picture."""
     import matplotlib
 
@@ -252,8 +281,13 @@ def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size
         found = [detector(image) for image in data.images]
         curve = average_precision(truth, found, iou=IOU, side=(SMALLEST, np.inf), scales=scales)
         axes.plot(curve.recalls, curve.precision, label=f"{name}: AP {curve.ap:.3f}")
-    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0.5, 1.01),
-             title=f"held-out ilc, {curve.faces} faces of {SMALLEST} px and more at {size[0]}x{size[1]}, IoU {IOU}")  # fmt: skip
+    axes.set(
+        xlabel="recall",
+        ylabel="precision",
+        xlim=(0, 1),
+        ylim=(0.5, 1.01),
+        title=f"held-out ilc, {curve.faces} faces >= {SMALLEST} px at {size[0]}x{size[1]}, IoU {IOU}",
+    )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
     figure.savefig(path, dpi=110)
@@ -262,14 +296,26 @@ def plot(runs: Sequence[tuple[str, Detector, float | None]], data: DevData, size
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table that a person can read."""
-    columns = ("AP", "AP_small", "AP_medium", "AP_large", "recall_at_threshold", "precision_at_threshold",
-               "false_alarms_per_empty_room")  # fmt: skip
+    columns = (
+        "AP",
+        "AP_small",
+        "AP_medium",
+        "AP_large",
+        "recall_at_threshold",
+        "precision_at_threshold",
+        "false_alarms_per_empty_room",
+    )
     lines = ["| detector | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, row in result["detectors"].items():
         lines.append(f"| {name} | " + " | ".join(str(row.get(c, "")) for c in columns) + " |")
     first = next(iter(result["detectors"].values()))
     counts = ", ".join(f"{k[2:]} {v}" for k, v in first.items() if k.startswith("n_"))
-    lines.append(f"\nIoU {result['iou']}, faces of {result['smallest_px']} px and more at {result['size']}; n: {counts}.")
+    lines.append(
+        f"\nIoU {result['iou']}, faces >= {result['smallest_px']} px at {result['size']}; n: {counts}."
+    )
     for name, row in result.get("landmarks", {}).items():
-        lines.append(f"Landmarks on {name}: NME {row['nme']} (p90 {row['nme_p90']}), n {row['n']}, missed {row['missed']}.")
+        lines.append(
+            f"Landmarks on {name}: NME {row['nme']} (p90 {row['nme_p90']}), n {row['n']}, "
+            f"missed {row['missed']}."
+        )
     return "\n".join(lines)

@@ -34,7 +34,9 @@ class ParityError(RuntimeError):
     """A converted file differs from Keras by more than its limits."""
 
 
-def compare(pairs: Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> dict[str, dict[str, float]]:
+def compare(
+    pairs: Iterable[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]],
+) -> dict[str, dict[str, float]]:
     """Error of each output over some pictures.
 
     Args:
@@ -71,6 +73,10 @@ def check(precision: str, outputs: dict[str, dict[str, float]], metric_drop: flo
     limits = LIMITS[precision]
     for name, figures in outputs.items():
         if figures["cosine"] < limits.cosine:
-            raise ParityError(f"{precision}: cosine of {name} is {figures['cosine']}, the limit {limits.cosine}")
+            raise ParityError(
+                f"{precision}: cosine of {name} is {figures['cosine']}, the limit {limits.cosine}"
+            )
     if metric_drop > limits.metric_drop:
-        raise ParityError(f"{precision}: the metric falls by {metric_drop:.4f}, the limit is {limits.metric_drop}")
+        raise ParityError(
+            f"{precision}: the metric falls by {metric_drop:.4f}, the limit is {limits.metric_drop}"
+        )

@@ -91,7 +91,12 @@ def average_precision(
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     ap = float(np.sum(np.diff(np.concatenate([[0.0], recall])) * envelope))
     return Score(
-        ap, float(recall[-1]) if len(recall) else 0.0, total, precision, recall, np.array([s for s, _ in rows])
+        ap,
+        float(recall[-1]) if len(recall) else 0.0,
+        total,
+        precision,
+        recall,
+        np.array([s for s, _ in rows]),
     )
 
 

@@ -11,8 +11,9 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
+from edge.camera import read_image
 from edge.tasks.face import STRIDES, cells
-from export.data.masks import paint_mask, random_design
+from export.data.masks import Worn, paint_mask, random_design
 from export.data.scenes import Scene
 
 FLIPPED = (1, 0, 2, 4, 3)
@@ -23,7 +24,7 @@ FLIPPED = (1, 0, 2, 4, 3)
 LEVEL_RANGES = {8: (0.0, 56.0), 16: (32.0, 112.0), 32: (80.0, 1e9)}
 CENTRE_RADIUS = 1.5  # strides; FCOS's centre sampling (Tian et al. 2019, sec. 3.2 of the 2020 version)
 MIN_SIDE = 5.0  # smaller faces are neither face nor background
-STATES = ("correct", "nose_out", "chin")
+STATES: tuple[Worn, ...] = ("correct", "nose_out", "chin")
 
 
 @dataclass(slots=True)
@@ -43,13 +44,14 @@ def load_crops(root: Path, sets: tuple[str, ...], limit: int, seed: int) -> list
     for name in sets:
         with (root / name / "landmarks.csv").open(newline="") as file:
             rows = list(csv.reader(file))[1:]
-        for i in tqdm(rng.permutation(len(rows))[:limit], desc=f"crops of {name}", unit="picture", leave=False):
+        for i in tqdm(
+            rng.permutation(len(rows))[:limit], desc=f"crops of {name}", unit="picture", leave=False
+        ):
             parts = rows[i]
             values = np.array([float(v) for v in parts[1:15]], np.float32)
-            image = cv2.imread(str(root / name / parts[0]))
-            if image is not None:
-                bare = not parts[0].startswith("with_mask")
-                crops.append(Crop(image, values[:4], values[4:14].reshape(5, 2), bare))
+            image = read_image(root / name / parts[0])
+            bare = not parts[0].startswith("with_mask")
+            crops.append(Crop(image, values[:4], values[4:14].reshape(5, 2), bare))
     return crops
 
 
@@ -126,12 +128,22 @@ class FaceBatches(keras.utils.PyDataset):
         epoch: to start from (resume).
     """
 
-    def __init__(self, scenes: list[Scene], crops: list[Crop], *, size: int, batch: int, steps: int,
-                 seed: int, epoch: int = 0, workers: int = 1) -> None:  # fmt: skip
+    def __init__(
+        self,
+        scenes: list[Scene],
+        crops: list[Crop],
+        *,
+        size: int,
+        batch: int,
+        steps: int,
+        seed: int,
+        epoch: int = 0,
+        workers: int = 1,
+    ) -> None:
         super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=6)
         self.scenes, self.crops = scenes, crops
         self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
-        self.images = [cv2.imread(str(s.path)) for s in tqdm(scenes, desc="reading pictures", unit="picture")]
+        self.images = [read_image(s.path) for s in tqdm(scenes, desc="reading pictures", unit="picture")]
         self.with_faces = [i for i, s in enumerate(scenes) if len(s.boxes)]
         self.empty = [i for i, s in enumerate(scenes) if not len(s.boxes)]
         # Drawn by people on real scenes: worth more than one large painted face in the middle.
@@ -199,35 +211,51 @@ class FaceBatches(keras.utils.PyDataset):
             centre[1] += rng.uniform(-0.45, 0.45) * height / scale
             centre[1] = np.clip(centre[1], height / scale / 2, h - height / scale / 2)
         angle = rng.normal(0, 6) if rng.random() < 0.5 else 0.0
-        return _warp(s, centre, scale * rng.uniform(0.92, 1.08), scale, angle, rng.random() < 0.5, width, height)
+        return _warp(
+            s, centre, scale * rng.uniform(0.92, 1.08), scale, angle, rng.random() < 0.5, width, height
+        )
 
     def _mosaic(self, rng: np.random.Generator) -> Sample:
         size = self.size
         cut_x, cut_y = (int(size * rng.uniform(0.35, 0.65)) for _ in range(2))
         canvas = np.zeros((size, size, 3), np.uint8)
         boxes, landmarks, bare = [], [], []
-        for x0, y0, x1, y1 in ((0, 0, cut_x, cut_y), (cut_x, 0, size, cut_y), (0, cut_y, cut_x, size), (cut_x, cut_y, size, size)):
+        for x0, y0, x1, y1 in (
+            (0, 0, cut_x, cut_y),
+            (cut_x, 0, size, cut_y),
+            (0, cut_y, cut_x, size),
+            (cut_x, cut_y, size, size),
+        ):
             s = self._scene(rng, x1 - x0, y1 - y0)
             canvas[y0:y1, x0:x1] = s.image
             boxes.append(s.boxes + [x0, y0, x0, y0])
             landmarks.append(s.landmarks + [x0, y0])
             bare.append(s.bare)
-        return Sample(canvas, np.concatenate(boxes).astype(np.float32), np.concatenate(landmarks).astype(np.float32), np.concatenate(bare))
+        return Sample(
+            canvas,
+            np.concatenate(boxes).astype(np.float32),
+            np.concatenate(landmarks).astype(np.float32),
+            np.concatenate(bare),
+        )
 
     def _pasted(self, rng: np.random.Generator) -> Sample:
-        """Faces of the crop sets in an empty room or before a plain wall: far more people than the scenes have."""
+        """Faces of the crop sets in an empty room or before a wall: far more people than the scenes have."""
         size = self.size
         if rng.random() < 0.75:
             room = self.images[self.empty[rng.integers(len(self.empty))]]
             h, w = room.shape[:2]
             scale = max(size / w, size / h) * rng.uniform(1.0, 1.5)
-            base = Sample(room, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
+            base = Sample(
+                room, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool)
+            )
             s = _warp(base, np.array([w / 2, h / 2]), scale, scale, 0.0, rng.random() < 0.5, size, size)
         else:
             wall = rng.integers(0, 256, (rng.integers(1, 5), rng.integers(1, 5), 3)).astype(np.uint8)
             wall = np.zeros_like(wall) if rng.random() < 0.3 else wall
             image = cv2.resize(wall, (size, size), interpolation=cv2.INTER_CUBIC)
-            s = Sample(image, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
+            s = Sample(
+                image, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool)
+            )
         if rng.random() < 0.2 or not self.crops:
             return s
         boxes: list[np.ndarray] = []
@@ -238,8 +266,12 @@ class FaceBatches(keras.utils.PyDataset):
             k = side / float(np.sqrt(crop.box[2] * crop.box[3]))
             angle = rng.normal(0, 9)
             middle = crop.box[:2] + crop.box[2:] / 2
-            one = Sample(crop.image, np.array([[*crop.box[:2], *(crop.box[:2] + crop.box[2:])]], np.float32),
-                         crop.landmarks[None], np.array([crop.bare]))  # fmt: skip
+            one = Sample(
+                crop.image,
+                np.array([[*crop.box[:2], *(crop.box[:2] + crop.box[2:])]], np.float32),
+                crop.landmarks[None],
+                np.array([crop.bare]),
+            )
             span = min(size, int(side * 1.7))
             patch = _warp(one, middle, k * rng.uniform(0.94, 1.06), k, angle, rng.random() < 0.5, span, span)
             if not len(patch.boxes):
@@ -250,10 +282,19 @@ class FaceBatches(keras.utils.PyDataset):
             box = patch.boxes[0] + [x, y, x, y]
             if any(np.all(box[:2] < b[2:]) and np.all(b[:2] < box[2:]) for b in boxes):
                 continue
-            alpha = np.zeros((span, span), np.float32)
+            alpha: np.ndarray = np.zeros((span, span), np.float32)
             half = patch.boxes[0, 2:] - patch.boxes[0, :2]
             grow = rng.uniform(0.54, 0.74)
-            cv2.ellipse(alpha, (span // 2, span // 2), (max(1, int(half[0] * grow)), max(1, int(half[1] * grow))), 0, 0, 360, 1.0, -1)
+            cv2.ellipse(
+                alpha,
+                (span // 2, span // 2),
+                (max(1, int(half[0] * grow)), max(1, int(half[1] * grow))),
+                0,
+                0,
+                360,
+                1.0,
+                -1,
+            )
             alpha = cv2.GaussianBlur(alpha, (0, 0), max(0.5, side * 0.03))[..., None]
             x0, y0, x1, y1 = max(0, x), max(0, y), min(size, x + span), min(size, y + span)
             region = s.image[y0:y1, x0:x1]
@@ -272,18 +313,30 @@ class FaceBatches(keras.utils.PyDataset):
         for i in np.flatnonzero(s.bare):
             if rng.random() < 0.4 and np.isfinite(s.landmarks[i]).all() and s.boxes[i, 2] - s.boxes[i, 0] > 8:
                 worn = STATES[int(rng.choice(3, p=(0.6, 0.25, 0.15)))]
-                s.image = paint_mask(s.image, s.landmarks[i], worn=worn, design=random_design(rng), rng=rng).image
+                s.image = paint_mask(
+                    s.image, s.landmarks[i], worn=worn, design=random_design(rng), rng=rng
+                ).image
         return s
 
 
-def _warp(s: Sample, centre: np.ndarray, scale_x: float, scale_y: float, angle: float, mirror: bool,
-          width: int, height: int) -> Sample:  # fmt: skip
+def _warp(
+    s: Sample,
+    centre: np.ndarray,
+    scale_x: float,
+    scale_y: float,
+    angle: float,
+    mirror: bool,
+    width: int,
+    height: int,
+) -> Sample:
     """Similarity (almost) that brings `centre` to the middle of a width x height picture."""
     c, n = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     m = np.array([[scale_x * c, -scale_y * n], [scale_x * n, scale_y * c]])
     if mirror:
         m[0] *= -1
-    full = np.concatenate([m, (np.array([width / 2, height / 2]) - m @ centre)[:, None]], axis=1).astype(np.float32)
+    full = np.concatenate([m, (np.array([width / 2, height / 2]) - m @ centre)[:, None]], axis=1).astype(
+        np.float32
+    )
     shrink = min(scale_x, scale_y) < 0.7
     image = s.image
     if shrink:  # blur first, or a strong reduction aliases in a way that no camera does
@@ -303,8 +356,8 @@ def _warp(s: Sample, centre: np.ndarray, scale_x: float, scale_y: float, angle: 
     area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     seen = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1) / np.maximum(area, 1e-6)
     keep = seen > 0.4
-    off = ((landmarks < 0) | (landmarks > [width, height])).any(axis=(1, 2))
-    landmarks = np.where(off[:, None, None], np.nan, landmarks)
+    outside = np.logical_or(landmarks < 0, landmarks > np.array([width, height]))
+    landmarks = np.where(np.any(outside, axis=(1, 2), keepdims=True), np.nan, landmarks)
     return Sample(image, clipped[keep].astype(np.float32), landmarks[keep].astype(np.float32), s.bare[keep])
 
 
@@ -323,8 +376,9 @@ def _colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.12:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 1.4))
     if rng.random() < 0.1:
-        image = np.clip(image + rng.normal(0, rng.uniform(3, 12), image.shape[:2])[..., None], 0, 255).astype(np.uint8)
+        grain = rng.normal(0, rng.uniform(3, 12), image.shape[:2])[..., None]
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:
-        quality = int(rng.integers(25, 80))
-        image = cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 80))])[1]
+        image = read_image(jpeg.tobytes())
     return image

@@ -77,10 +77,14 @@ class Painted(NamedTuple):
 
 
 _SURGICAL: tuple[tuple[Color, float], ...] = (
-    ((0.86, 0.72, 0.50), 0.30), ((0.80, 0.62, 0.36), 0.12), ((0.93, 0.93, 0.92), 0.20),
-    ((0.72, 0.80, 0.60), 0.08), ((0.09, 0.09, 0.09), 0.18), ((0.80, 0.70, 0.92), 0.07),
+    ((0.86, 0.72, 0.50), 0.30),
+    ((0.80, 0.62, 0.36), 0.12),
+    ((0.93, 0.93, 0.92), 0.20),
+    ((0.72, 0.80, 0.60), 0.08),
+    ((0.09, 0.09, 0.09), 0.18),
+    ((0.80, 0.70, 0.92), 0.07),
     ((0.62, 0.40, 0.30), 0.05),
-)  # fmt: skip
+)
 
 
 def _random_color(rng: np.random.Generator) -> Color:
@@ -126,9 +130,21 @@ def random_design(rng: np.random.Generator) -> Design:
     if kind == "bandana":
         reach, length, loops = rng.uniform(1.4, 1.57), rng.uniform(0.4, 1.0), False
     return Design(
-        kind, pattern, color, color2, inner, float(np.exp(rng.uniform(np.log(0.1), np.log(0.7)))),
-        rng.uniform(0, np.pi), pleats, border, valve, loops, rng.uniform(0.5, 1.4), reach, length,
-    )  # fmt: skip
+        kind,
+        pattern,
+        color,
+        color2,
+        inner,
+        float(np.exp(rng.uniform(np.log(0.1), np.log(0.7)))),
+        rng.uniform(0, np.pi),
+        pleats,
+        border,
+        valve,
+        loops,
+        rng.uniform(0.5, 1.4),
+        reach,
+        length,
+    )
 
 
 class _Frame(NamedTuple):

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from edge.camera import read_image
 from edge.geometry import iou_matrix
 
 TRAIN_SETS = ("ilc", "kaggle853", "maskon", "celeba_wild", "street", "empty_rooms")
@@ -42,7 +43,7 @@ class Scene:
 
     @property
     def is_dev(self) -> bool:
-        """Held out, never trained on: by the MD5 of its stem every seventh `ilc` picture, every second empty room."""
+        """Held out, never trained on: by MD5 of the stem every 7th `ilc` picture, every 2nd empty room."""
         every = {"ilc": 7, "empty_rooms": 2}.get(self.set)
         return every is not None and int(hashlib.md5(self.path.stem.encode()).hexdigest(), 16) % every == 0
 
@@ -61,14 +62,22 @@ def read_scenes(root: Path, sets: Iterable[str] = TRAIN_SETS) -> list[Scene]:
         for path in sorted((folder / "images").iterdir()):
             objects = ET.parse(folder / "annotations" / f"{path.stem}.xml").getroot().findall("object")
             corners = np.array(
-                [[float(o.findtext(f"bndbox/{k}", "0")) for k in ("xmin", "ymin", "xmax", "ymax")] for o in objects],
+                [
+                    [float(o.findtext(f"bndbox/{k}", "0")) for k in ("xmin", "ymin", "xmax", "ymax")]
+                    for o in objects
+                ],
                 np.float32,
             ).reshape(-1, 4)
             boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
             scenes.append(
-                Scene(path, name, boxes, [o.findtext("name", "face") for o in objects],
-                      np.full((len(boxes), 5, 2), np.nan, np.float32))
-            )  # fmt: skip
+                Scene(
+                    path,
+                    name,
+                    boxes,
+                    [o.findtext("name", "face") for o in objects],
+                    np.full((len(boxes), 5, 2), np.nan, np.float32),
+                )
+            )
     return scenes
 
 
@@ -87,15 +96,18 @@ def teacher_landmarks(image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetec
     side, target = 2.0 * max(w, h), 256
     scale = target / max(side, 1.0)
     matrix = np.array(
-        [[scale, 0, target / 2 - scale * (x + w / 2)], [0, scale, target / 2 - scale * (y + h / 2)]], np.float32
+        [[scale, 0, target / 2 - scale * (x + w / 2)], [0, scale, target / 2 - scale * (y + h / 2)]],
+        np.float32,
     )
-    crop = cv2.warpAffine(image, matrix, (target, target), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    crop = cv2.warpAffine(
+        image, matrix, (target, target), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    )
     teacher.setInputSize((target, target))
     found = teacher.detect(crop)[1]
     if found is None:
         return None
     boxes = found[:, :4] / scale
-    boxes[:, :2] -= matrix[:, 2] / scale
+    boxes[:, :2] = boxes[:, :2] - matrix[:, 2] / scale
     overlap = iou_matrix(boxes, np.array([[x, y, w, h]]))[:, 0]
     best = int(overlap.argmax())
     if overlap[best] < 0.4:
@@ -116,7 +128,7 @@ def prepare(root: Path, teacher_path: Path, out: Path) -> Path:
     for scene in tqdm(read_scenes(root), desc="teacher landmarks", unit="picture"):
         if not len(scene.boxes):
             continue
-        image = cv2.imread(str(scene.path))
+        image = read_image(scene.path)
         points = [teacher_landmarks(image, box, teacher) for box in scene.boxes]
         table[f"{scene.set}/{scene.path.stem}"] = [None if p is None else p.round(2).tolist() for p in points]
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -117,7 +117,9 @@ def build(
             small = keras.initializers.RandomNormal(stddev=0.01)
             y = layers.Conv2D(channels, 1, kernel_initializer=small, bias_initializer=bias)(source)
             outputs[name].append(layers.Reshape((-1, channels))(y))
-    return keras.Model(image, {k: layers.Concatenate(axis=1, name=k)(v) for k, v in outputs.items()}, name="face")
+    return keras.Model(
+        image, {k: layers.Concatenate(axis=1, name=k)(v) for k, v in outputs.items()}, name="face"
+    )
 
 
 def fold_normalisation(weights: list[np.ndarray]) -> list[np.ndarray]:

@@ -59,7 +59,9 @@ def decode(outputs: dict, centres, strides) -> tuple:
 
 def giou(a, b) -> tuple:
     """IoU and generalised IoU (Rezatofighi et al. 2019, algorithm 1) of corner boxes, elementwise."""
-    inter = ops.prod(ops.maximum(ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2]), 0.0), axis=-1)
+    inter = ops.prod(
+        ops.maximum(ops.minimum(a[..., 2:], b[..., 2:]) - ops.maximum(a[..., :2], b[..., :2]), 0.0), axis=-1
+    )
     hull = ops.prod(ops.maximum(a[..., 2:], b[..., 2:]) - ops.minimum(a[..., :2], b[..., :2]), axis=-1)
     union = ops.prod(a[..., 2:] - a[..., :2], axis=-1) + ops.prod(b[..., 2:] - b[..., :2], axis=-1) - inter
     iou = inter / ops.maximum(union, 1e-6)
@@ -107,10 +109,16 @@ class FaceTrainer(keras.Model):
         unit = ops.exp((place[..., 2] + place[..., 3]) / 2)[..., None]
         error = ops.abs(y_pred["landmarks"] - points) / unit
         smooth = ops.where(error < 0.01, ops.square(error) / 0.02, error - 0.005)
-        point_loss = ops.sum(known * positive * ops.mean(smooth, axis=-1)) / ops.maximum(ops.sum(known * positive), 1.0)
+        point_loss = ops.sum(known * positive * ops.mean(smooth, axis=-1)) / ops.maximum(
+            ops.sum(known * positive), 1.0
+        )
 
-        for key, value in (("score_loss", score_loss), ("box_loss", box_loss), ("point_loss", point_loss),
-                           ("iou", ops.sum(quality) / count)):  # fmt: skip
+        for key, value in (
+            ("score_loss", score_loss),
+            ("box_loss", box_loss),
+            ("point_loss", point_loss),
+            ("iou", ops.sum(quality) / count),
+        ):
             self.parts[key].update_state(value)
         return score_loss + 1.5 * box_loss + 6.0 * point_loss
 
@@ -153,7 +161,7 @@ class Averaged(keras.callbacks.Callback):
             file.write(json.dumps({"epoch": epoch, **values}) + "\n")
 
 
-STAGES = (
+STAGES: tuple[TrainConfig, ...] = (
     TrainConfig(),
     # The second stage sees what the device will see, so that no size of face is new to the network.
     TrainConfig(size=384, batch=16, steps=200, epochs=14, rate=6e-4, warmup=50, seed=2),
@@ -205,20 +213,36 @@ def train(
     before: Path | None = None
     for number, config in enumerate(stages, 1):
         folder = run / f"stage{number}"
-        log.info("stage %d of %d: %d epochs of %d x %d pictures at %d px", number, len(stages), config.epochs,
-                 config.steps, config.batch, config.size)  # fmt: skip
+        log.info(
+            "stage %d of %d: %d epochs of %d x %d pictures at %d px",
+            number,
+            len(stages),
+            config.epochs,
+            config.steps,
+            config.batch,
+            config.size,
+        )
         before = _train_stage(data, folder, config, shape, scenes, before)
+    if before is None:
+        raise ValueError("no stage to train")
     shutil.copyfile(before, run / "averaged.npz")
     (run / "network.json").write_text(json.dumps(asdict(shape)))
     return run / "averaged.npz"
 
 
 def _train_stage(
-    data: Path, folder: Path, config: TrainConfig, shape: net.FaceConfig, scenes: list[scene_data.Scene], before: Path | None
+    data: Path,
+    folder: Path,
+    config: TrainConfig,
+    shape: net.FaceConfig,
+    scenes: list[scene_data.Scene],
+    before: Path | None,
 ) -> Path:
     keras.utils.set_random_seed(config.seed)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1))
+    (folder / "config.json").write_text(
+        json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1)
+    )
     model = FaceTrainer(net.build(None, shape), config.size)
     averaged = folder / "averaged.npz"
     callback = Averaged(model.network, config.ema, averaged, folder / "history.jsonl")
@@ -231,18 +255,26 @@ def _train_stage(
 
     total = config.steps * config.epochs
     schedule = keras.optimizers.schedules.CosineDecay(
-        config.rate / 20, total - config.warmup, alpha=0.01, warmup_target=config.rate, warmup_steps=config.warmup
+        config.rate / 20,
+        total - config.warmup,
+        alpha=0.01,
+        warmup_target=config.rate,
+        warmup_steps=config.warmup,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.decay, clipnorm=10.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer=optimizer)
     model.build((None, config.size, config.size, 3))
     crops = load_crops(data / "faces", CROP_SETS, config.crops, config.seed)
-    batches = FaceBatches(scenes, crops, size=config.size, batch=config.batch, steps=config.steps,
-                          seed=config.seed, epoch=done)  # fmt: skip
+    batches = FaceBatches(
+        scenes, crops, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=done
+    )
     model.fit(
         batches,
         epochs=config.epochs,
-        callbacks=[callback, keras.callbacks.BackupAndRestore(folder / "checkpoint", delete_checkpoint=False)],
+        callbacks=[
+            callback,
+            keras.callbacks.BackupAndRestore(folder / "checkpoint", delete_checkpoint=False),
+        ],
     )
     return averaged

@@ -53,7 +53,7 @@ def test_every_precision_takes_pixels_and_agrees_with_keras(network, pictures, p
 
 def test_unknown_precision(network):
     with pytest.raises(ValueError, match="float32"):
-        convert.to_tflite(network, "int4", lambda: [])
+        convert.to_tflite(network, "int4", list)
 
 
 def test_compare_figures():

@@ -107,10 +107,14 @@ def data(tmp_path: Path) -> Path:
                 )
                 landmarks[f"{name}/{i}"] = [points(np.array([35, 35, 85, 85])).tolist()]
             cv2.imwrite(str(tmp_path / "scenes" / name / "images" / f"{i}.jpg"), image)
-            (tmp_path / "scenes" / name / "annotations" / f"{i}.xml").write_text(f"<annotation>{objects}</annotation>")
+            (tmp_path / "scenes" / name / "annotations" / f"{i}.xml").write_text(
+                f"<annotation>{objects}</annotation>"
+            )
     for name in CROP_SETS:
         (tmp_path / "faces" / name).mkdir(parents=True)
-        cv2.imwrite(str(tmp_path / "faces" / name / "a,b.png"), rng.integers(0, 255, (64, 64, 3)).astype(np.uint8))
+        cv2.imwrite(
+            str(tmp_path / "faces" / name / "a,b.png"), rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
+        )
         row = ["a,b.png", 12, 12, 40, 40, *points(np.array([12, 12, 52, 52])).ravel(), 0.9, 64]
         text = ",".join(f'"{v}"' for v in row)
         (tmp_path / "faces" / name / "landmarks.csv").write_text(f"header\n{text}\n")

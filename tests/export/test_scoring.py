@@ -11,7 +11,9 @@ A, B, TINY = [0, 0, 40, 40], [100, 0, 40, 40], [200, 0, 8, 8]
 
 
 def found(*rows: tuple[list[float], float]) -> Detections:
-    return Detections(np.array([box for box, _ in rows]).reshape(-1, 4), np.array([score for _, score in rows]))
+    return Detections(
+        np.array([box for box, _ in rows]).reshape(-1, 4), np.array([score for _, score in rows])
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,11 @@ def test_average_precision(truth, detections, ap, recall):
 
 def test_faces_outside_the_range_are_neither_demanded_nor_a_mistake():
     truth = [np.array([A, TINY])]
-    for detections in (found((A, 0.9)), found((TINY, 0.95), (A, 0.9)), found(([300, 0, 9, 9], 0.95), (A, 0.9))):
+    for detections in (
+        found((A, 0.9)),
+        found((TINY, 0.95), (A, 0.9)),
+        found(([300, 0, 9, 9], 0.95), (A, 0.9)),
+    ):
         score = average_precision(truth, [detections], side=(16, np.inf))
         assert (score.ap, score.faces) == (1.0, 1)
     # The same small face counts where the picture is shown larger.
