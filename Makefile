@@ -201,6 +201,10 @@ evaluate: .venv-export/.ready ## score the models on pictures kept out of traini
 bench: $(VENV)/.ready ## latency of the models on this machine
 	@exec $(VENV)/bin/maskedge bench $(ARGS)
 
+.PHONY: bench-loop
+bench-loop: $(VENV)/.ready ## time of the whole loop against the bare model, on the demo clip
+	@exec $(VENV)/bin/python -m benchmarks.loop $(ARGS)
+
 .PHONY: demo-clip
 demo-clip: .venv-export/.ready ## draw the built-in demo clip anew, with the record of what is in it
 	@exec .venv-export/bin/python -m export.demo_clip $(ARGS)

@@ -82,7 +82,10 @@ class Row:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `maskedge bench`."""
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="name in the manifest, or path of a .tflite file"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="name in the manifest, or path of a .tflite file (default: all models of the manifest)",
     )
     parser.add_argument(
         "--precision",
@@ -114,7 +117,7 @@ def main(args: argparse.Namespace) -> int:
         raise UsageError(f"--json {args.json} is a folder", remedy="give a file name")
     try:
         result = measure(
-            args.models,
+            args.models or list(load_manifest().models),
             precisions=args.precision.split(",") if args.precision else [None],
             threads=_thread_counts(args.threads, args.tune),
             runs=args.runs,
