@@ -12,7 +12,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 EXAMPLES = """
 the road of a model, each step one command:
-  python -m export prepare face --data DATA --teachers DIR   landmarks by the teacher, once (half a minute)
+  python -m export prepare face --data DATA --teachers DIR   landmarks by the teacher, once (five minutes)
   python -m export train face --data DATA                    about two hours on 2 cores; run again to resume
   python -m export convert face --data DATA                  every precision, parity, manifest, card
   python -m export evaluate face --data DATA --teachers DIR  AP, false alarms, landmarks, other detectors
@@ -112,11 +112,8 @@ def run(args: argparse.Namespace) -> int:
 
         if not args.teachers:
             raise ValueError("prepare needs --teachers, the folder with face_detection_yunet_2026may.onnx")
-        out = prepare(
-            args.data / "scenes",
-            args.teachers / "face_detection_yunet_2026may.onnx",
-            runs.parent / "scenes_landmarks.json",
-        )
+        teacher = args.teachers / "face_detection_yunet_2026may.onnx"
+        out = prepare(args.data, teacher, runs.parent / "landmarks.json")
         print(f"wrote {out}")
     elif args.command == "train":
         from export.train.face import STAGES, train

@@ -853,7 +853,10 @@ def test_the_interpreter_ends_in_peace_while_the_thread_is_blocked(timeout):
 
 
 def test_interrupt_ends_a_waiting_consumer():
+    # A shell's background job starts with SIGINT ignored, and Python then leaves it so.
     body = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with source:
         print("ready", flush=True)

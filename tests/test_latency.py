@@ -109,7 +109,7 @@ def test_precisions(precision: str | None, rows: list[str], capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    "options", [("--runs", "0"), ("--runs", "x"), ("--seconds", "-1"), ("--seconds", "nan"), ()]
+    "options", [("--runs", "0"), ("--runs", "x"), ("--seconds", "-1"), ("--seconds", "nan")]
 )
 def test_bad_options_are_refused_by_the_parser(options: tuple[str, ...]) -> None:
     models = ["face"] if options else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,21 +37,18 @@ class Crop:
     bare: bool
 
 
-def load_crops(root: Path, sets: tuple[str, ...], limit: int, seed: int) -> list[Crop]:
-    """Reads up to `limit` face crops a set (`landmarks.csv` beside the pictures), chosen at random."""
+def load_crops(root: Path, table_path: Path) -> list[Crop]:
+    """Reads the face crops that `prepare` labelled.
+
+    Args:
+        root: folder of the crop sets.
+        table_path: the file `prepare` wrote.
+    """
     crops = []
-    rng = np.random.default_rng(seed)
-    for name in sets:
-        with (root / name / "landmarks.csv").open(newline="") as file:
-            rows = list(csv.reader(file))[1:]
-        for i in tqdm(
-            rng.permutation(len(rows))[:limit], desc=f"crops of {name}", unit="picture", leave=False
-        ):
-            parts = rows[i]
-            values = np.array([float(v) for v in parts[1:15]], np.float32)
-            image = read_image(root / name / parts[0])
-            bare = not parts[0].startswith("with_mask")
-            crops.append(Crop(image, values[:4], values[4:14].reshape(5, 2), bare))
+    table = json.loads(table_path.read_text())["crops"]
+    for key, entry in tqdm(table.items(), desc="reading crops", unit="picture"):
+        box, landmarks = np.array(entry["box"], np.float32), np.array(entry["landmarks"], np.float32)
+        crops.append(Crop(read_image(root / key), box, landmarks, "/with_mask/" not in key))
     return crops
 
 
@@ -256,7 +253,7 @@ class FaceBatches(keras.utils.PyDataset):
             s = Sample(
                 image, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool)
             )
-        if rng.random() < 0.2 or not self.crops:
+        if rng.random() < 0.35 or not self.crops:
             return s
         boxes: list[np.ndarray] = []
         landmarks, bare = [], []

@@ -6,6 +6,7 @@ detector run on an enlarged crop of each box, once (`prepare`), and are kept bes
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import xml.etree.ElementTree as ET
@@ -81,8 +82,18 @@ def read_scenes(root: Path, sets: Iterable[str] = TRAIN_SETS) -> list[Scene]:
     return scenes
 
 
+VIEWS = tuple((size, mirrored) for size in (160, 256) for mirrored in (False, True))
+"""Sides of the enlarged crop a teacher sees, pixels, each as it is and mirrored."""
+
+CROP_SETS = ("masks", "fairface", "utkface", "celeba")
+CROPS_PER_SET = 2500
+
+
 def teacher_landmarks(image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetectorYN) -> np.ndarray | None:
-    """Five landmarks of the face in `box` by a teacher that sees it enlarged to a comfortable size.
+    """Five landmarks of the face in `box`: the mean of what a teacher says in several views of it.
+
+    One view is not enough: YuNet's points move by a tenth of the distance between the eyes when the same
+    face is shown a little larger. Two means of four views each differ by 0.04.
 
     Args:
         image: H x W x 3 uint8, BGR.
@@ -90,55 +101,75 @@ def teacher_landmarks(image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetec
         teacher: YuNet or a detector with its interface.
 
     Returns:
-        5 x 2 float32 pixels, or None where no detection overlaps the box by an IoU of 0.4.
+        5 x 2 float32 pixels, or None where fewer than two views show a detection that overlaps the box by
+        an IoU of 0.4.
     """
     x, y, w, h = (float(v) for v in box)
-    side, target = 2.0 * max(w, h), 256
-    scale = target / max(side, 1.0)
-    matrix = np.array(
-        [[scale, 0, target / 2 - scale * (x + w / 2)], [0, scale, target / 2 - scale * (y + h / 2)]],
-        np.float32,
-    )
-    crop = cv2.warpAffine(
-        image, matrix, (target, target), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    )
-    teacher.setInputSize((target, target))
-    found = teacher.detect(crop)[1]
-    if found is None:
-        return None
-    boxes = found[:, :4] / scale
-    boxes[:, :2] = boxes[:, :2] - matrix[:, 2] / scale
-    overlap = iou_matrix(boxes, np.array([[x, y, w, h]]))[:, 0]
-    best = int(overlap.argmax())
-    if overlap[best] < 0.4:
-        return None
-    return ((found[best, 4:14].reshape(5, 2) - matrix[:, 2]) / scale).astype(np.float32)
+    views = []
+    for size, mirrored in VIEWS:
+        scale = size / (2.0 * max(w, h, 1.0))
+        shift = np.array([size / 2 - scale * (x + w / 2), size / 2 - scale * (y + h / 2)])
+        matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)
+        crop = cv2.warpAffine(
+            image, matrix, (size, size), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
+        teacher.setInputSize((size, size))
+        found = teacher.detect(np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop)[1]
+        if found is None:
+            continue
+        boxes, points = found[:, :4].copy(), found[:, 4:14].reshape(-1, 5, 2)
+        if mirrored:
+            boxes[:, 0] = size - boxes[:, 0] - boxes[:, 2]
+            points = ([size - 1, 0] + points * [-1, 1])[:, [1, 0, 2, 4, 3]]
+        boxes[:, :2] = boxes[:, :2] - shift
+        overlap = iou_matrix(boxes / scale, np.array([[x, y, w, h]]))[:, 0]
+        best = int(overlap.argmax())
+        if overlap[best] >= 0.4:
+            views.append((points[best] - shift) / scale)
+    return np.mean(views, axis=0).astype(np.float32) if len(views) > 1 else None
 
 
-def prepare(root: Path, teacher_path: Path, out: Path) -> Path:
-    """Labels every box of every training set with the teacher's landmarks; writes one JSON file.
+def load_teacher(path: Path) -> cv2.FaceDetectorYN:
+    """YuNet with a low threshold, for `teacher_landmarks`."""
+    return cv2.FaceDetectorYN.create(str(path), "", (256, 256), 0.3, 0.4)
+
+
+def prepare(data: Path, teacher_path: Path, out: Path, *, seed: int = 0) -> Path:
+    """Labels every box of the training sets, and some crops of each crop set, with a teacher's landmarks.
 
     Args:
-        root: folder of the scene sets.
+        data: folder with `scenes/` and `faces/`.
         teacher_path: YuNet ONNX file.
-        out: JSON file to write: "set/stem" to a list of 5 x 2 points or null, in box order.
+        out: JSON file to write. `scenes`: "set/stem" to a list of 5 x 2 points or null, in box order;
+            `crops`: "set/file" to {"box": x, y, w, h, "landmarks": 5 x 2 points}.
+        seed: of the choice of crops.
     """
-    teacher = cv2.FaceDetectorYN.create(str(teacher_path), "", (256, 256), 0.3, 0.4)
-    table: dict[str, list] = {}
-    for scene in tqdm(read_scenes(root), desc="teacher landmarks", unit="picture"):
-        if not len(scene.boxes):
-            continue
-        image = read_image(scene.path)
-        points = [teacher_landmarks(image, box, teacher) for box in scene.boxes]
-        table[f"{scene.set}/{scene.path.stem}"] = [None if p is None else p.round(2).tolist() for p in points]
+    teacher = load_teacher(teacher_path)
+    scenes: dict[str, list] = {}
+    for scene in tqdm(read_scenes(data / "scenes"), desc="landmarks of scenes", unit="picture"):
+        if len(scene.boxes):
+            image = read_image(scene.path)
+            points = [teacher_landmarks(image, box, teacher) for box in scene.boxes]
+            key = f"{scene.set}/{scene.path.stem}"
+            scenes[key] = [None if p is None else p.round(2).tolist() for p in points]
+    crops: dict[str, dict] = {}
+    rng = np.random.default_rng(seed)
+    for name in CROP_SETS:
+        with (data / "faces" / name / "landmarks.csv").open(newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        for i in tqdm(rng.permutation(len(rows))[:CROPS_PER_SET], desc=f"landmarks of {name}", unit="crop"):
+            box = [float(v) for v in rows[i][1:5]]
+            found = teacher_landmarks(read_image(data / "faces" / name / rows[i][0]), np.array(box), teacher)
+            if found is not None:
+                crops[f"{name}/{rows[i][0]}"] = {"box": box, "landmarks": found.round(2).tolist()}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(table))
+    out.write_text(json.dumps({"scenes": scenes, "crops": crops}))
     return out
 
 
 def add_landmarks(scenes: list[Scene], table_path: Path) -> list[Scene]:
     """Fills `Scene.landmarks` from the file that `prepare` wrote."""
-    table = json.loads(table_path.read_text())
+    table = json.loads(table_path.read_text())["scenes"]
     for scene in scenes:
         for i, points in enumerate(table.get(f"{scene.set}/{scene.path.stem}", [])):
             if points is not None:

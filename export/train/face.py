@@ -20,8 +20,6 @@ from export.models import face as net
 
 log = logging.getLogger(__name__)
 
-CROP_SETS = ("masks", "fairface", "utkface", "celeba")
-
 
 @dataclass(slots=True, frozen=True)
 class TrainConfig:
@@ -33,7 +31,6 @@ class TrainConfig:
         rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
         decay: weight decay.
         ema: decay a step of the averaged weights, which are the ones that ship.
-        crops: face crops a set for pasting.
         seed: of data order, augmentation and first weights.
     """
 
@@ -45,7 +42,6 @@ class TrainConfig:
     warmup: int = 400
     decay: float = 0.02
     ema: float = 0.998
-    crops: int = 6000
     seed: int = 1
 
 
@@ -204,7 +200,7 @@ def train(
     Raises:
         FileNotFoundError: if the data or the teacher's landmarks are missing.
     """
-    landmarks = run.parent / "scenes_landmarks.json"
+    landmarks = run.parent / "landmarks.json"
     if not landmarks.exists():
         raise FileNotFoundError(f"no {landmarks}: run `python -m export prepare face --teachers DIR` first")
     scenes = [s for s in scene_data.read_scenes(data / "scenes") if not s.is_dev]
@@ -222,7 +218,7 @@ def train(
             config.batch,
             config.size,
         )
-        before = _train_stage(data, folder, config, shape, scenes, before)
+        before = _train_stage(data, folder, config, shape, scenes, landmarks, before)
     if before is None:
         raise ValueError("no stage to train")
     shutil.copyfile(before, run / "averaged.npz")
@@ -236,6 +232,7 @@ def _train_stage(
     config: TrainConfig,
     shape: net.FaceConfig,
     scenes: list[scene_data.Scene],
+    landmarks: Path,
     before: Path | None,
 ) -> Path:
     keras.utils.set_random_seed(config.seed)
@@ -265,7 +262,7 @@ def _train_stage(
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     model.compile(optimizer=optimizer)
     model.build((None, config.size, config.size, 3))
-    crops = load_crops(data / "faces", CROP_SETS, config.crops, config.seed)
+    crops = load_crops(data / "faces", landmarks)
     batches = FaceBatches(
         scenes, crops, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=done
     )

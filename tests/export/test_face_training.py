@@ -12,9 +12,9 @@ import pytest
 
 from edge.tasks.face import cells
 from export.data import face_batches
-from export.data.scenes import Scene, read_scenes
+from export.data.scenes import CROP_SETS, Scene, read_scenes
 from export.models import face as net
-from export.train.face import CROP_SETS, FaceTrainer, TrainConfig, load_network, train
+from export.train.face import FaceTrainer, TrainConfig, load_network, train
 
 SIZE = 128
 
@@ -115,10 +115,9 @@ def data(tmp_path: Path) -> Path:
         cv2.imwrite(
             str(tmp_path / "faces" / name / "a,b.png"), rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)
         )
-        row = ["a,b.png", 12, 12, 40, 40, *points(np.array([12, 12, 52, 52])).ravel(), 0.9, 64]
-        text = ",".join(f'"{v}"' for v in row)
-        (tmp_path / "faces" / name / "landmarks.csv").write_text(f"header\n{text}\n")
-    (tmp_path / "scenes_landmarks.json").write_text(json.dumps(landmarks))
+    box = {"box": [12, 12, 40, 40], "landmarks": points(np.array([12, 12, 52, 52])).tolist()}
+    table = {"scenes": landmarks, "crops": {f"{name}/a,b.png": box for name in CROP_SETS}}
+    (tmp_path / "landmarks.json").write_text(json.dumps(table))
     return tmp_path
 
 
@@ -135,8 +134,8 @@ def test_held_out_pictures_follow_the_rule_and_only_there():
 
 def test_batches_are_reproducible_and_their_boxes_lie_inside(data: Path):
     scenes = read_scenes(data / "scenes")
-    crops = face_batches.load_crops(data / "faces", ("masks",), 5, 0)
-    assert len(crops) == 1
+    crops = face_batches.load_crops(data / "faces", data / "landmarks.json")
+    assert len(crops) == 4
 
     def make() -> face_batches.FaceBatches:
         return face_batches.FaceBatches(scenes, crops, size=SIZE, batch=4, steps=2, seed=3)
@@ -162,7 +161,7 @@ def test_training_goes_on_where_it_stopped(data: Path):
     shape = net.FaceConfig(8, (8, 8, 8, 8), (0, 1, 1, 1), 8)
 
     def stage(epochs: int, **options) -> TrainConfig:
-        return TrainConfig(size=64, batch=2, steps=5, epochs=epochs, warmup=2, crops=2, **options)
+        return TrainConfig(size=64, batch=2, steps=5, epochs=epochs, warmup=2, **options)
 
     run = data / "face"
     train(data, run, [stage(1)], shape)
