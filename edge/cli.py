@@ -562,13 +562,15 @@ def _models(args: argparse.Namespace) -> int:
     print(f"models in {manifest.folder}" if models else f"no models in {manifest.folder}")
     for model in models:
         licence = model["licence"] or "unknown"
-        print(f"\n{model['name']} {model['version']} (task {model['task']}), licence {licence}")
+        print(f"\n{model['name']} {model['version']} (task {model['task']})\n  licence: {licence}")
         for file in model["files"]:
             mark = "default" if file["default"] else ""
             state = file["error"] or ("loads" if args.check else "whole")
             print(f"  {file['precision']:9} {file['bytes'] / 1e6:6.2f} MB  {mark:7}  {file['file']}: {state}")
-        for metric in model["metrics"]:
-            print(f"  {_metric(metric)}")
+        default = next((file["precision"] for file in model["files"] if file["default"]), "")
+        for metric in model["metrics"]:  # those of the other precisions are in --json and on the card
+            if not isinstance(metric, dict) or metric.get("precision", default) == default:
+                print(f"  {_metric(metric)}")
     return 3 if damaged else 0
 
 

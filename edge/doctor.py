@@ -171,7 +171,7 @@ def _opencv() -> Iterator[Check]:
     toolkit = gui_toolkit(cv2.getBuildInformation())
     if toolkit and not has_display():
         message = f"{cv2.__version__} can open windows ({toolkit}), but there is no display"
-        yield Check("opencv", "warn", message, "use the web, video or jsonl sink, or set DISPLAY")
+        yield Check("opencv", "warn", message, "use --sink video:FILE or jsonl:FILE, or set DISPLAY")
     else:
         yield Check("opencv", "ok", f"{cv2.__version__}, {toolkit or 'headless: no windows'}")
 
@@ -202,7 +202,7 @@ def _display() -> Iterator[Check]:
         yield Check("display", "ok", name)
     else:
         yield Check(
-            "display", "warn", "no display: the window sink is off", "use the web, video or jsonl sink"
+            "display", "warn", "no display: the window sink is off", "use --sink video:FILE or jsonl:FILE"
         )
 
 

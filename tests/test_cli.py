@@ -453,7 +453,7 @@ def test_run_on_a_terminal_shows_a_status_line(clip: Path, use_models: Path) -> 
 def test_models_lists_what_is_there(run: Run, use_models: Path) -> None:
     ran = run("models", "--check")
     assert ran.code == 0
-    assert "face 1.2.3 (task face), licence Apache-2.0" in ran.out
+    assert "face 1.2.3 (task face)\n  licence: Apache-2.0" in ran.out
     assert "AP 0.9312 (n = 100, scenes, int8)" in ran.out
     assert "face.int8.tflite: loads" in ran.out
     ran = run("models", "--json")
