@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,27 +104,3 @@ def test_odd_pictures(shape):
 def test_empty_picture_is_an_error():
     with pytest.raises(ValueError, match="empty"):
         detector([]).detect(picture(0, 0))
-
-
-@pytest.mark.data
-def test_accuracy_on_a_fixed_sample_of_real_pictures(scenes: Path):
-    """Every third held-out picture; the whole set is scored by `make evaluate`."""
-    pytest.importorskip("tqdm", reason="needs the export extra: make test-export")
-    from edge.tflite import load_manifest, load_model
-    from export.evaluate import IOU, input_scales, load_dev, ours
-    from export.scoring import average_precision
-
-    data = load_dev(scenes)
-    model = load_model("face")
-    size = load_manifest().models["face"].input
-    run = ours(model)
-    sample = range(0, len(data.scenes), 3)
-    score = average_precision(
-        [data.scenes[i].boxes for i in sample],
-        [run(data.images[i]) for i in sample],
-        iou=IOU,
-        side=(16, np.inf),
-        scales=input_scales([data.images[i] for i in sample], (size["width"], size["height"])),
-    )
-    assert score.faces > 100
-    assert score.ap > 0.88
