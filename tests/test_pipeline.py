@@ -172,7 +172,7 @@ def test_limits(limit: dict[str, float], ended: str, live: bool) -> None:
     assert 0 < report.frames < 1000
     if ended == "frames":
         assert report.frames == 7
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 20
 
 
 def test_the_time_limit_also_holds_while_no_frame_comes() -> None:
@@ -180,7 +180,7 @@ def test_the_time_limit_also_holds_while_no_frame_comes() -> None:
     report = Pipeline(Clip(1, live=True, pause=30), OneFace(), seconds=0.2).run()
     assert report.ended == "seconds"
     assert report.frames == 0
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 15
 
 
 def test_a_sink_can_end_the_loop() -> None:
@@ -320,7 +320,7 @@ def test_a_signal_ends_the_loop_cleanly(tmp_path: Path, number: signal.Signals, 
     start = time.monotonic()
     process.send_signal(number)
     text, _ = process.communicate(timeout=20)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 15
     assert process.returncode == 0
     assert "fps" in text
     assert text.endswith(f"ended {number.name}\n")

@@ -443,7 +443,7 @@ def test_a_slow_sink_does_not_hold_up_a_live_loop() -> None:
         start = time.monotonic()
         for number in range(50):
             sink.write(*result(number))
-        assert time.monotonic() - start < 0.3
+        assert time.monotonic() - start < 1.5
     assert inner.got == sorted(inner.got)
     assert inner.got[-1] == 49  # the newest is never the one that is given up
     assert sink.skipped == 50 - len(inner.got) > 30

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -159,15 +158,3 @@ def test_noise_does_not_pile_up_tracks() -> None:
         places = random.uniform(0, 5000, (50, 2))
         tracker.update([face(x, y, 20) for x, y in places], number / FPS)
     assert tracker.alive < 50 * FPS * 0.5
-
-
-def test_it_costs_next_to_nothing() -> None:
-    tracker = Tracker()
-    frames = [[face(150 * i + n, score=0.9) for i in range(5)] for n in range(300)]
-    best = float("inf")
-    for number, faces in enumerate(frames):
-        start = time.perf_counter()
-        tracker.update(faces, number / FPS)
-        best = min(best, time.perf_counter() - start)
-    # 0.03 ms on a desktop; a Raspberry Pi 4 is about eight times slower.
-    assert best < 0.5e-3
