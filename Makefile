@@ -126,6 +126,13 @@ setup: $(VENV)/.ready ## .venv: the program and the test tools, no TensorFlow
 setup-export: .venv-export/.ready ## .venv-export: the same with TensorFlow, for training and converting
 	@echo "maskedge: .venv-export is ready"
 
+.PHONY: window
+window: .venv/.ready ## in .venv the OpenCV that can open windows in place of the headless one
+	@.venv/bin/python -m pip uninstall -q -y opencv-python-headless
+	sed -n 's/^opencv-python-headless==/opencv-python==/p' constraints/litert.txt > .venv/window.txt
+	$(call pip-install,.venv,-r .venv/window.txt)
+	echo "maskedge: make run now opens a window where there is a screen"
+
 .venv/.ready: $(project) constraints/litert.txt constraints/dev.txt $(call stale,.venv)
 	@$(call make-venv,.venv,$(PYTHONS),$(candidates),about a minute: 130 MB to download)
 	$(call pip-install,.venv,-c constraints/litert.txt -c constraints/dev.txt -e '.[dev]')

@@ -66,7 +66,7 @@ class WindowSink(Sink):
             return
         try:
             if not self._open:
-                cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+                cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
                 height, width = frame.image.shape[:2]
                 shrink = min(1.0, 1280 / width, 800 / height)
                 cv2.resizeWindow(TITLE, max(1, round(width * shrink)), max(1, round(height * shrink)))
