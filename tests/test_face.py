@@ -104,3 +104,21 @@ def test_odd_pictures(shape):
 def test_empty_picture_is_an_error():
     with pytest.raises(ValueError, match="empty"):
         detector([]).detect(picture(0, 0))
+
+
+def test_cells_that_agree_vote_by_score_and_weak_ones_do_not_report():
+    # Cells 0 and 1 see nearly the same 24 px box, 8 px apart in their centres: shifts of 0.4 and -0.4 strides.
+    large = math.log(3)
+    strong, weak = 3.0, 0.0
+    found = detector([(0, strong, (0.4, 0, large, large)), (1, weak, (-0.4, 0, large, large))]).detect(
+        picture()
+    )
+    assert len(found) == 1
+    share = 1 / (1 + math.exp(-strong))
+    weight = share / (share + 0.5)
+    middle = weight * (4 + 3.2) + (1 - weight) * (12 - 3.2)
+    x, _, w, _ = found[0].box
+    assert x + w == pytest.approx(middle + 12, abs=1e-3)
+    assert found[0].score == pytest.approx(share)
+    assert found[0].landmarks[0, 0] == pytest.approx(weight * 12 + (1 - weight) * 20, abs=1e-3)
+    assert detector([(1, weak, (-0.4, 0, large, large))], score_threshold=0.6).detect(picture()) == ()
