@@ -107,7 +107,7 @@ def test_empty_picture_is_an_error():
 
 
 def test_cells_that_agree_vote_by_score_and_weak_ones_do_not_report():
-    # Cells 0 and 1 see nearly the same 24 px box, 8 px apart in their centres: shifts of 0.4 and -0.4 strides.
+    # Cells 0 and 1 see nearly the same 24 px box; their centres are 8 px apart.
     large = math.log(3)
     strong, weak = 3.0, 0.0
     found = detector([(0, strong, (0.4, 0, large, large)), (1, weak, (-0.4, 0, large, large))]).detect(
