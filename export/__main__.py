@@ -61,14 +61,14 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         nargs=2,
         metavar=("WARM", "FULL"),
-        help="epochs at 256 px, then at the shipped size (default: the config's)",
+        help="epochs of the two stages (default: 40 and 16)",
     )
     sub = command("convert", "write every precision, check parity with Keras, write manifest and card")
     run_folder(sub)
     teachers(sub)
     sub.add_argument("--out", type=Path, default=REPO / "converted_models", help="default: converted_models")
     sub.add_argument(
-        "--size", default="384x384", metavar="WxH", help="input size, multiples of 32 (default: %(default)s)"
+        "--size", default="320x320", metavar="WxH", help="input size, multiples of 32 (default: %(default)s)"
     )
     sub = command("evaluate", "score every precision on pictures never trained on")
     teachers(sub)
@@ -94,7 +94,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(width) % 32 == int(height) % 32 == 0):
-        raise ValueError(f"--size {text}: give WIDTHxHEIGHT in multiples of 32, such as 384x384")
+        raise ValueError(f"--size {text}: give WIDTHxHEIGHT in multiples of 32, such as 320x320")
     return int(width), int(height)
 
 

@@ -22,7 +22,7 @@ from edge.camera import read_image
 from edge.geometry import iou_matrix, letterbox, nms
 from edge.tasks.face import MAX_CANDIDATES, FaceDetector
 from edge.tflite import Model, load_manifest, load_model
-from export.data.scenes import Scene, load_teacher, read_scenes, teacher_landmarks
+from export.data.scenes import MORE_VIEWS, Scene, load_teacher, read_scenes, teacher_landmarks
 from export.scoring import Detections, average_precision, landmark_error
 
 IOU = 0.4
@@ -164,7 +164,7 @@ def score_landmarks(
 ) -> dict[str, Any]:
     """Normalised mean error of the five landmarks against the teacher's, on bare faces of 60 px and more.
 
-    Teacher and detector see the same picture; the teacher in four enlarged views, whose mean counts. The
+    Teacher and detector see the same picture; the teacher in eight enlarged views, whose mean counts. The
     faces are the bare ones of the held-out scenes, and crops of sets that training never sees, each put
     into a larger black picture so that the face is a plain detection. Errors are over the distance
     between the eyes.
@@ -191,7 +191,7 @@ def score_landmarks(
         for image, box, first in tqdm(faces, desc=f"landmarks on {name}", unit="face", leave=False):
             if np.sqrt(box[2] * box[3]) < 60:
                 continue
-            expected = teacher_landmarks(image, box, teacher)
+            expected = teacher_landmarks(image, box, teacher, MORE_VIEWS)
             if expected is None:
                 continue
             if first is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,14 +83,18 @@ def read_scenes(root: Path, sets: Iterable[str] = TRAIN_SETS) -> list[Scene]:
     return scenes
 
 
-VIEWS = tuple((size, mirrored) for size in (160, 256) for mirrored in (False, True))
-"""Sides of the enlarged crop a teacher sees, pixels, each as it is and mirrored."""
+VIEWS = (160, 256)
+"""Sides of the enlarged crop a teacher sees, pixels; each is shown as it is and mirrored."""
+MORE_VIEWS = (160, 192, 256, 320)
+"""The same for scoring, where time matters less than the noise of the teacher."""
 
 CROP_SETS = ("masks", "fairface", "utkface", "celeba")
 CROPS_PER_SET = 2500
 
 
-def teacher_landmarks(image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetectorYN) -> np.ndarray | None:
+def teacher_landmarks(
+    image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetectorYN, sizes: Sequence[int] = VIEWS
+) -> np.ndarray | None:
     """Five landmarks of the face in `box`: the mean of what a teacher says in several views of it.
 
     One view is not enough: YuNet's points move by a tenth of the distance between the eyes when the same
@@ -99,6 +104,7 @@ def teacher_landmarks(image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetec
         image: H x W x 3 uint8, BGR.
         box: x, y, w, h in pixels.
         teacher: YuNet or a detector with its interface.
+        sizes: of the views.
 
     Returns:
         5 x 2 float32 pixels, or None where fewer than two views show a detection that overlaps the box by
@@ -106,7 +112,7 @@ def teacher_landmarks(image: np.ndarray, box: np.ndarray, teacher: cv2.FaceDetec
     """
     x, y, w, h = (float(v) for v in box)
     views = []
-    for size, mirrored in VIEWS:
+    for size, mirrored in itertools.product(sizes, (False, True)):
         scale = size / (2.0 * max(w, h, 1.0))
         shift = np.array([size / 2 - scale * (x + w / 2), size / 2 - scale * (y + h / 2)])
         matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]], np.float32)

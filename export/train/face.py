@@ -164,7 +164,7 @@ class Averaged(keras.callbacks.Callback):
 
 STAGES: tuple[TrainConfig, ...] = (
     TrainConfig(),
-    # The second stage sees what the device will see, so that no size of face is new to the network.
+    # Larger pictures: more large faces in full, and more room around the small ones.
     TrainConfig(size=384, batch=16, steps=200, epochs=16, rate=6e-4, warmup=50, seed=2),
 )
 
