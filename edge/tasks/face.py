@@ -110,7 +110,7 @@ class FaceDetector:
         if keep.size > MAX_CANDIDATES:
             keep = keep[np.argsort(-logits[keep, 0], kind="stable")[:MAX_CANDIDATES]]
         centre, s = self._centres[keep], self._strides[keep, None]
-        wh = s * np.exp(np.clip(boxes[keep, 2:], -4, 6))
+        wh = s * np.exp(np.minimum(boxes[keep, 2:], 6.0))
         xywh = np.concatenate([centre + s * boxes[keep, :2] - wh / 2, wh], axis=1) / scale
         points = (centre[:, None] + s[:, None] * landmarks[keep].reshape(-1, 5, 2)) / scale
         scores = 1 / (1 + np.exp(-logits[keep, 0]))
