@@ -48,8 +48,9 @@ The trainer adds painted masks, mosaics, faces pasted into rooms, and changes of
 - Tuned for faces seen from the front to about three quarters; profiles, faces turned upside down and faces
   under {smallest} px in the model's input are often missed.
 - Input size and threshold were chosen on the same held-out pictures, so that the figures are a little kind.
-- Landmarks are good enough to align a face seen from the front; on blurred, turned and half-hidden faces they
-  are off by a tenth of the distance between the eyes and more, about as much as the teacher's own single view.
+- Landmarks are good enough to align a face seen from the front; on blurred, turned and half-hidden faces
+  they are off by a tenth of the distance between the eyes and more, about as much as the teacher's own
+  single view.
 - It finds faces, it does not know who they are, and a missed face is not proof that nobody is there:
   do not build safety on it.
 - The data is what the internet had in 2020: surgical and plain masks are over-represented, so are adults.
