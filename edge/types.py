@@ -12,6 +12,9 @@ ANALYSIS_VERSION = 1
 LANDMARK_NAMES = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_mouth_corner")
 """Order of the five landmarks; right and left are the person's own."""
 
+LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
+"""The order that brings landmarks of a mirrored picture back into `LANDMARK_NAMES` order."""
+
 
 @dataclass(slots=True, frozen=True)
 class Frame:

@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--epochs",
         type=int,
         nargs=2,
-        metavar=("WARM", "FULL"),
+        metavar=("FIRST", "SECOND"),
         help="epochs of the two stages (default: 40 and 16)",
     )
     sub = command("convert", "write every precision, check parity with Keras, write manifest and card")
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     runs = getattr(args, "run", None) or Path("runs") / "face"
     if args.command in ("train", "convert"):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        # The fused CPU kernels are a third faster to train; set before TensorFlow is imported.
+        # Both are read when Keras and TensorFlow are imported, which is inside the commands.
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if args.command == "prepare":
         from export.data.scenes import prepare

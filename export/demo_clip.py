@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from edge.errors import MaskedgeError, SinkError, UsageError
+from edge.types import LANDMARKS_MIRRORED
 from export.data.masks import Color, Design, Worn, paint_mask
 
 logger = logging.getLogger(__name__)
@@ -357,7 +358,7 @@ def _truth(index: int, actor: Actor, frame: int, cover: np.ndarray) -> dict[str,
     visible = (x1 - x0) * (y1 - y0) / (bw * bh) * (1 - hidden)
     points = LANDMARKS @ placing[:, :2].T + placing[:, 2]
     if actor.twin:  # the mirrored person's right is the portrait's left
-        points = points[[1, 0, 2, 4, 3]]
+        points = points[list(LANDMARKS_MIRRORED)]
     current, before, part = _outfit(actor, frame)
     state = actor.outfits[current if part >= 0.5 else before][1]
     return {

@@ -23,7 +23,7 @@ from edge.geometry import iou_matrix, letterbox, nms
 from edge.tasks.face import MAX_CANDIDATES, FaceDetector
 from edge.tflite import Model, load_manifest, load_model
 from export.data.scenes import MORE_VIEWS, Scene, load_teacher, read_scenes, teacher_landmarks
-from export.scoring import Detections, average_precision, landmark_error
+from export.scoring import Detections, Score, average_precision, landmark_error
 
 IOU = 0.4
 SMALLEST = 16  # pixels at the shipped size
@@ -223,16 +223,24 @@ def _on_black(folder: Path, row: Sequence[str]) -> tuple[np.ndarray, np.ndarray,
     return canvas, values[:4] + [x, y, 0, 0], values[4:14].reshape(5, 2) + [x, y]
 
 
+def overall_curve(detector: Detector, data: DevData, size: tuple[int, int]) -> Score:
+    """The precision-recall curve that the headline AP is the area of; arguments as in `score_detector`."""
+    return average_precision(
+        [s.boxes for s in data.scenes],
+        [detector(image) for image in data.images],
+        iou=IOU,
+        side=(SMALLEST, np.inf),
+        scales=input_scales(data.images, size),
+    )
+
+
 def best_threshold(detector: Detector, data: DevData, size: tuple[int, int]) -> tuple[float, str]:
     """The score to report faces from, and how it came about.
 
     It is the one with the best F1 on the held-out scenes, raised where needed until no more than
     `ROOM_ALARMS` false alarms are left per held-out empty room; rounded up to two digits.
     """
-    truth = [s.boxes for s in data.scenes]
-    found = [detector(image) for image in data.images]
-    scales = input_scales(data.images, size)
-    curve = average_precision(truth, found, iou=IOU, side=(SMALLEST, np.inf), scales=scales)
+    curve = overall_curve(detector, data, size)
     f1 = 2 * curve.precision * curve.recalls / np.maximum(curve.precision + curve.recalls, 1e-9)
     best = float(curve.scores[int(f1.argmax())])
     alarms = np.sort(np.concatenate([detector(room).scores for room in data.rooms] or [np.zeros(0)]))[::-1]
@@ -316,14 +324,11 @@ def plot(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    truth = [s.boxes for s in data.scenes]
-    scales = input_scales(data.images, size)
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     for name, detector, _ in runs:
         if name.startswith("maskedge") and name.split()[1] not in ("int8", "float32"):
             continue
-        found = [detector(image) for image in data.images]
-        curve = average_precision(truth, found, iou=IOU, side=(SMALLEST, np.inf), scales=scales)
+        curve = overall_curve(detector, data, size)
         axes.plot(curve.recalls, curve.precision, label=f"{name}: AP {curve.ap:.3f}")
     axes.set(
         xlabel="recall",

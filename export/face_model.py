@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.geometry import letterbox
+from edge.tasks.face import DEFAULT_NMS_IOU, STRIDES
 from edge.tflite import Model, TensorSpec
 from export import cards, convert, evaluate, manifest, parity
 from export.data.scenes import read_scenes
@@ -159,9 +160,9 @@ def convert_face(
         "labels": ["face"],
         "thresholds": {
             "score": {"value": threshold, "figure": figure},
-            "nms_iou": {"value": 0.45, "figure": "usual value, not tuned"},
+            "nms_iou": {"value": DEFAULT_NMS_IOU, "figure": "usual value, not tuned"},
         },
-        "strides": [8, 16, 32],
+        "strides": list(STRIDES),
         "alignment": None,
         "licence": LICENCE,
         "training_data": TRAINING_DATA,

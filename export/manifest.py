@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edge.tflite import write_atomically
+
 MANIFEST_VERSION = 1
 
 
@@ -21,9 +23,7 @@ def write(folder: Path, name: str, entry: dict[str, Any]) -> Path:
     manifest = read(folder)
     manifest["models"][name] = entry
     path = folder / "manifest.json"
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n")
-    temporary.replace(path)
+    write_atomically(path, json.dumps(manifest, indent=1) + "\n")
     return path
 
 

@@ -13,18 +13,15 @@ from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.tasks.face import STRIDES, cells
-from export.data.masks import Worn, paint_mask, random_design
+from edge.types import LANDMARKS_MIRRORED
+from export.data.masks import WORN, paint_mask, random_design
 from export.data.scenes import Scene
-
-FLIPPED = (1, 0, 2, 4, 3)
-"""Landmark order after mirroring: right and left are the person's."""
 
 # Face side (square root of the box area, input pixels) that a level learns; the overlaps let two
 # levels answer for sizes between, NMS keeps the better one.
 LEVEL_RANGES = {8: (0.0, 56.0), 16: (32.0, 112.0), 32: (80.0, 1e9)}
-CENTRE_RADIUS = 1.5  # strides; FCOS's centre sampling (Tian et al. 2019, sec. 3.2 of the 2020 version)
+CENTRE_RADIUS = 1.5  # strides; FCOS's centre sampling (Tian et al. 2020)
 MIN_SIDE = 5.0  # smaller faces are neither face nor background
-STATES: tuple[Worn, ...] = ("correct", "nose_out", "chin")
 
 
 @dataclass(slots=True)
@@ -135,9 +132,8 @@ class FaceBatches(keras.utils.PyDataset):
         steps: int,
         seed: int,
         epoch: int = 0,
-        workers: int = 1,
     ) -> None:
-        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=6)
+        super().__init__()
         self.scenes, self.crops = scenes, crops
         self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
         self.images = [read_image(s.path) for s in tqdm(scenes, desc="reading pictures", unit="picture")]
@@ -184,16 +180,16 @@ class FaceBatches(keras.utils.PyDataset):
         bare = np.array([label == "without_mask" for label in scene.labels], bool)
         return Sample(self.images[index], boxes, scene.landmarks, bare)
 
-    def _scene(self, rng: np.random.Generator, width: int, height: int, small: float = 1.0) -> Sample:
+    def _scene(self, rng: np.random.Generator, width: int, height: int) -> Sample:
         s = self._take(self.with_faces[rng.choice(len(self.with_faces), p=self.chance)])
         h, w = s.image.shape[:2]
         fit = min(width / w, height / h)
         if rng.random() < 0.55:  # the whole picture, roughly, as the device will see it
-            scale = fit * small * rng.uniform(0.75, 1.6)
+            scale = fit * rng.uniform(0.75, 1.6)
         else:  # a face of this picture becomes a side drawn log-uniformly
             box = s.boxes[rng.integers(len(s.boxes))]
             side = max(4.0, float(np.sqrt((box[2] - box[0]) * (box[3] - box[1]))))
-            goal = np.exp(rng.uniform(np.log(12), np.log(1.05 * min(width, height)))) * small
+            goal = np.exp(rng.uniform(np.log(12), np.log(1.05 * min(width, height))))
             scale = float(np.clip(goal / side, 0.7 * fit, 4.5 * fit))
         focus = s.boxes[rng.integers(len(s.boxes))]
         centre = np.array([(focus[0] + focus[2]) / 2, (focus[1] + focus[3]) / 2])
@@ -242,17 +238,20 @@ class FaceBatches(keras.utils.PyDataset):
             room = self.images[self.empty[rng.integers(len(self.empty))]]
             h, w = room.shape[:2]
             scale = max(size / w, size / h) * rng.uniform(1.0, 1.5)
-            base = Sample(
-                room, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool)
+            s = _warp(
+                _without_faces(room),
+                np.array([w / 2, h / 2]),
+                scale,
+                scale,
+                0.0,
+                rng.random() < 0.5,
+                size,
+                size,
             )
-            s = _warp(base, np.array([w / 2, h / 2]), scale, scale, 0.0, rng.random() < 0.5, size, size)
         else:
             wall = rng.integers(0, 256, (rng.integers(1, 5), rng.integers(1, 5), 3)).astype(np.uint8)
             wall = np.zeros_like(wall) if rng.random() < 0.3 else wall
-            image = cv2.resize(wall, (size, size), interpolation=cv2.INTER_CUBIC)
-            s = Sample(
-                image, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool)
-            )
+            s = _without_faces(cv2.resize(wall, (size, size), interpolation=cv2.INTER_CUBIC))
         if rng.random() < 0.35 or not self.crops:
             return s
         boxes: list[np.ndarray] = []
@@ -309,11 +308,15 @@ class FaceBatches(keras.utils.PyDataset):
     def _paint(self, s: Sample, rng: np.random.Generator) -> Sample:
         for i in np.flatnonzero(s.bare):
             if rng.random() < 0.4 and np.isfinite(s.landmarks[i]).all() and s.boxes[i, 2] - s.boxes[i, 0] > 8:
-                worn = STATES[int(rng.choice(3, p=(0.6, 0.25, 0.15)))]
+                worn = WORN[int(rng.choice(3, p=(0.6, 0.25, 0.15)))]
                 s.image = paint_mask(
                     s.image, s.landmarks[i], worn=worn, design=random_design(rng), rng=rng
                 ).image
         return s
+
+
+def _without_faces(image: np.ndarray) -> Sample:
+    return Sample(image, np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
 
 
 def _warp(
@@ -341,7 +344,7 @@ def _warp(
     image = cv2.warpAffine(image, full, (width, height), flags=cv2.INTER_LINEAR)
     landmarks = s.landmarks @ full[:, :2].T + full[:, 2]
     if mirror:
-        landmarks = landmarks[:, FLIPPED]
+        landmarks = landmarks[:, LANDMARKS_MIRRORED]
     corners = s.boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2) @ full[:, :2].T + full[:, 2]
     if angle:  # the upright box of a turned box is too large: keep the size, move the middle
         middle = corners.mean(axis=1)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.geometry import iou_matrix
+from edge.types import LANDMARKS_MIRRORED
 
 TRAIN_SETS = ("ilc", "kaggle853", "maskon", "celeba_wild", "street", "empty_rooms")
 
@@ -126,7 +127,7 @@ def teacher_landmarks(
         boxes, points = found[:, :4].copy(), found[:, 4:14].reshape(-1, 5, 2)
         if mirrored:
             boxes[:, 0] = size - boxes[:, 0] - boxes[:, 2]
-            points = ([size - 1, 0] + points * [-1, 1])[:, [1, 0, 2, 4, 3]]
+            points = ([size - 1, 0] + points * [-1, 1])[:, LANDMARKS_MIRRORED]
         boxes[:, :2] = boxes[:, :2] - shift
         overlap = iou_matrix(boxes / scale, np.array([[x, y, w, h]]))[:, 0]
         best = int(overlap.argmax())

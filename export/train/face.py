@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -50,9 +51,8 @@ class TrainConfig:
     seed: int = 1
 
 
-def decode(outputs: dict, centres, strides) -> tuple:
-    """Corner boxes (batch, n, 4: x1, y1, x2, y2, pixels) of raw outputs, for the losses."""
-    raw = outputs["boxes"]
+def decode(raw: Any, centres: Any, strides: Any) -> Any:
+    """Corner boxes (batch, n, 4: x1, y1, x2, y2, pixels) of the raw `boxes` output, for the losses."""
     middle = centres[None] + strides[None, :, None] * raw[..., :2]
     half = strides[None, :, None] * ops.exp(ops.clip(raw[..., 2:], -4.0, 6.0)) / 2
     return ops.concatenate([middle - half, middle + half], axis=-1)
@@ -94,8 +94,8 @@ class FaceTrainer(keras.Model):
         state, place, points, known = y[..., 0], y[..., 1:5], y[..., 5:15], y[..., 15]
         positive = ops.cast(state > 0.5, "float32")
         count = ops.maximum(ops.sum(positive), 1.0)
-        true_boxes = decode({"boxes": place}, self.centres, self.strides)
-        iou, general = giou(decode(y_pred, self.centres, self.strides), true_boxes)
+        true_boxes = decode(place, self.centres, self.strides)
+        iou, general = giou(decode(y_pred["boxes"], self.centres, self.strides), true_boxes)
         quality = positive * ops.stop_gradient(ops.clip(iou / GOOD_IOU, 0.0, 1.0))
 
         logit = ops.clip(y_pred["scores"][..., 0], -12.0, 12.0)
@@ -124,10 +124,16 @@ class FaceTrainer(keras.Model):
         return 1.5 * score_loss + box_loss + 12.0 * point_loss
 
 
+def _read_averaged(path: Path) -> tuple[list[np.ndarray], int]:
+    """What `Averaged` wrote: weights in the network's order, and the steps they are the average of."""
+    with np.load(path) as file:
+        return [file[f"w{i}"] for i in range(len(file.files) - 1)], int(file["count"])
+
+
 class Averaged(keras.callbacks.Callback):
     """Exponential moving average of all weights, batch-norm statistics included; saved every epoch.
 
-    The decay rises with the steps taken, min(decay, (1 + n) / (10 + n)), so that the start is forgotten.
+    The decay rises with the steps taken, min(decay, (1 + n) / (40 + n)), so that the start is forgotten.
     """
 
     EVERY = 4  # steps between updates: reading all weights costs about as much as 1 % of a step
@@ -137,9 +143,7 @@ class Averaged(keras.callbacks.Callback):
         self.network, self.decay, self.path, self.history = network, decay, path, history
         self.count, self.values = 0, None
         if path.exists():
-            with np.load(path) as file:
-                self.count = int(file["count"])
-                self.values = [file[f"w{i}"] for i in range(len(file.files) - 1)]
+            self.values, self.count = _read_averaged(path)
 
     def on_train_batch_end(self, batch: int, logs=None) -> None:
         self.count += 1
@@ -155,7 +159,8 @@ class Averaged(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
         temporary = self.path.with_name("averaged.part.npz")
-        np.savez(temporary, count=self.count, **{f"w{i}": v for i, v in enumerate(self.values or [])})
+        arrays: dict[str, Any] = {f"w{i}": v for i, v in enumerate(self.values or [])}
+        np.savez(temporary, count=self.count, **arrays)
         temporary.replace(self.path)
         with self.history.open("a") as file:
             values = {k: round(float(v), 5) for k, v in (logs or {}).items()}
@@ -182,8 +187,7 @@ def load_network(
     shape = json.loads((run / "network.json").read_text())
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
     network = net.build(size, net.FaceConfig(**shape), batch=batch, folded=folded)
-    with np.load(run / "averaged.npz") as file:
-        weights = [file[f"w{i}"] for i in range(len(file.files) - 1)]
+    weights, _ = _read_averaged(run / "averaged.npz")
     network.set_weights(net.fold_normalisation(weights) if folded else weights)
     return network
 
@@ -252,8 +256,7 @@ def _train_stage(
     if done >= config.epochs:
         return averaged
     if before is not None:
-        with np.load(before) as file:
-            model.network.set_weights([file[f"w{i}"] for i in range(len(file.files) - 1)])
+        model.network.set_weights(_read_averaged(before)[0])
 
     total = config.steps * config.epochs
     schedule = keras.optimizers.schedules.CosineDecay(
