@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from edge.errors import MaskedgeError
+
 REPO = Path(__file__).resolve().parent.parent
 
 EXAMPLES = """
@@ -108,12 +110,11 @@ def run(args: argparse.Namespace) -> int:
         # Both are read when Keras and TensorFlow are imported, which is inside the commands.
         os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if args.command == "prepare":
-        from export.data.scenes import prepare
+        from export.data.scenes import YUNET, prepare
 
         if not args.teachers:
-            raise ValueError("prepare needs --teachers, the folder with face_detection_yunet_2026may.onnx")
-        teacher = args.teachers / "face_detection_yunet_2026may.onnx"
-        out = prepare(args.data, teacher, runs.parent / "landmarks.json")
+            raise ValueError(f"prepare needs --teachers, the folder with {YUNET}")
+        out = prepare(args.data, args.teachers / YUNET, runs.parent / "landmarks.json")
         print(f"wrote {out}")
     elif args.command == "train":
         from export.train.face import STAGES, train
@@ -161,14 +162,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
         return 130
+    except MaskedgeError as error:
+        print(f"export: error: {error}", file=sys.stderr)
+        return error.exit_code
     except (ValueError, FileNotFoundError) as error:
         print(f"export: error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        if type(error).__module__.startswith("export."):
-            print(f"export: refused: {error}", file=sys.stderr)
-            return 1
-        raise
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from edge.camera import read_image
 from edge.geometry import iou_matrix, letterbox, nms
 from edge.tasks.face import MAX_CANDIDATES, FaceDetector
 from edge.tflite import Model, load_manifest, load_model
-from export.data.scenes import MORE_VIEWS, Scene, load_teacher, read_scenes, teacher_landmarks
+from export.data.scenes import MORE_VIEWS, YUNET, Scene, load_teacher, read_scenes, teacher_landmarks
 from export.scoring import Detections, Score, average_precision, landmark_error
 
 IOU = 0.4
@@ -68,7 +68,7 @@ def ours(model: Any) -> Detector:
 
 def yunet(path: Path, size: int = 320) -> Detector:
     """YuNet through OpenCV, the picture letterboxed to size x size."""
-    teacher = cv2.FaceDetectorYN.create(str(path), "", (size, size), LOW_SCORE, 0.3)
+    teacher = load_teacher(path, size=size, score=LOW_SCORE, nms_iou=0.3)
     pixels = np.zeros((size, size, 3), np.uint8)
 
     def run(image: np.ndarray) -> Detections:
@@ -301,13 +301,14 @@ def evaluate(
         runs.append(
             ("AIZOO 260", aizoo(load_model(str(teachers / "aizoo_face_mask_detection.tflite"))), None)
         )
-        runs.append(("YuNet 320", yunet(teachers / "face_detection_yunet_2026may.onnx"), None))
+        runs.append(("YuNet 320", yunet(teachers / YUNET), None))
     for name, detector, limit in tqdm(runs, desc="detectors", unit="detector"):
         result["detectors"][name] = score_detector(detector, data, size, limit)
     model = load_model("face", models_dir=models)
     if teachers and (data_root / "faces").is_dir():
-        teacher = teachers / "face_detection_yunet_2026may.onnx"
-        result["landmarks"] = score_landmarks(FaceDetector(model, entry), data_root / "faces", data, teacher)
+        result["landmarks"] = score_landmarks(
+            FaceDetector(model, entry), data_root / "faces", data, teachers / YUNET
+        )
     if report:
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(result, indent=1) + "\n")

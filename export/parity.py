@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge.errors import MaskedgeError
+
 
 @dataclass(slots=True, frozen=True)
 class Limits:
@@ -30,7 +32,7 @@ LIMITS = {
 }
 
 
-class ParityError(RuntimeError):
+class ParityError(MaskedgeError):
     """A converted file differs from Keras by more than its limits."""
 
 

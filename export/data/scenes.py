@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edge.camera import read_image
+from edge.camera.base import check_file
 from edge.geometry import iou_matrix
 from edge.types import LANDMARKS_MIRRORED
 
@@ -89,6 +90,7 @@ VIEWS = (160, 256)
 MORE_VIEWS = (160, 192, 256, 320)
 """The same for scoring, where time matters less than the noise of the teacher."""
 
+YUNET = "face_detection_yunet_2026may.onnx"
 CROP_SETS = ("masks", "fairface", "utkface", "celeba")
 CROPS_PER_SET = 2500
 
@@ -136,9 +138,16 @@ def teacher_landmarks(
     return np.mean(views, axis=0).astype(np.float32) if len(views) > 1 else None
 
 
-def load_teacher(path: Path) -> cv2.FaceDetectorYN:
-    """YuNet with a low threshold, for `teacher_landmarks`."""
-    return cv2.FaceDetectorYN.create(str(path), "", (256, 256), 0.3, 0.4)
+def load_teacher(
+    path: Path, *, size: int = 256, score: float = 0.3, nms_iou: float = 0.4
+) -> cv2.FaceDetectorYN:
+    """YuNet; by default with the low threshold that `teacher_landmarks` wants.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    check_file(str(path), str(path), remedy="give --teachers, the folder with the reference detectors")
+    return cv2.FaceDetectorYN.create(str(path), "", (size, size), score, nms_iou)
 
 
 def prepare(data: Path, teacher_path: Path, out: Path, *, seed: int = 0) -> Path:

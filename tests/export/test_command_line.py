@@ -1,0 +1,40 @@
+"""`python -m export` with wrong input: one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import main
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "scenes").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("compare", "nosuch.tflite", "other.tflite"), 3, "no file nosuch.tflite"),
+        (("evaluate", "face", "--models", "nowhere"), 3, "nowhere"),
+        (("prepare", "face"), 2, "needs --teachers"),
+        (("prepare", "face", "--teachers", "nowhere"), 1, "does not exist"),
+        (("convert", "face", "--size", "100x100"), 2, "multiples of 32"),
+        (("convert", "face", "--run", "nowhere"), 2, "run `python -m export train face` first"),
+        (("train", "face", "--run", "nowhere/face"), 2, "run `python -m export prepare face"),
+    ],
+)
+def test_wrong_input_is_one_line(arguments, code, says, data, capsys):
+    assert main([*arguments, "--data", str(data)]) == code
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("export: error: ")
+    assert says in lines[0]
+
+
+def test_missing_data_names_the_option(tmp_path: Path, capsys):
+    assert main(["train", "face", "--data", str(tmp_path / "nowhere")]) == 2
+    assert "give --data" in capsys.readouterr().err
