@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from export.data.masks import KINDS, PATTERNS, WORN, Design, Painted, Worn, paint_mask, random_design
+from export.data.templates import held_out_painting, load_templates, load_textures, paint_template
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "edge" / "assets" / "demo.mp4"
@@ -202,6 +203,159 @@ def test_random_designs_cover_all_cuts_and_prints() -> None:
     assert all(
         0 <= value <= 1 for design in designs for value in (*design.color, *design.color2, *design.inner)
     )
+
+
+def test_now_and_then_a_design_is_folded_or_hangs_on_the_neck() -> None:
+    rng = np.random.default_rng(0)
+    designs = [random_design(rng) for _ in range(400)]
+    assert 0.03 < np.mean([design.folded for design in designs]) < 0.15
+    assert 0.05 < np.mean([design.slipped for design in designs]) < 0.2
+
+
+@pytest.mark.parametrize("face", [FRONTAL, TURNED])
+@pytest.mark.parametrize(
+    ("worn", "design", "hides"),
+    [
+        ("nose_out", Design(folded=True), (False, True, False)),
+        ("chin", Design(slipped=True), (False, False, False)),
+        ("correct", Design(folded=True, slipped=True), (True, True, True)),
+    ],
+)
+def test_folded_and_slipped_masks_leave_the_chin_bare(
+    face: np.ndarray, worn: Worn, design: Design, hides: tuple[bool, bool, bool]
+) -> None:
+    image, points = picture(280, 280), points_of(face, 40, (140, 110))
+    chin = points_of(np.array([(face[3:, 0].mean(), 1.72)]), 40, (140, 110))[0]
+    for seed in range(6):
+        painted = paint_mask(image, points, worn=worn, design=design, rng=np.random.default_rng(seed))
+        for point, hidden in zip((points[2], points[3:].mean(0), chin), hides, strict=True):
+            assert (at(painted, point) > 0.5) == hidden, (seed, point)
+        assert painted.region.sum() > 0.3 * 40**2
+
+
+# Photographed masks, kept out of training.
+
+
+def photograph(folder: Path, name: str, color: tuple[int, int, int], *, looks: int = 0) -> None:
+    """A mask cut out of a photograph: an opaque body, and thin straps where it is seen from the side."""
+    picture = np.zeros((200, 260, 4), np.uint8)
+    body = np.array([(40, 30), (130, 10), (220, 30), (215, 120), (130, 190), (45, 120)], np.int32)
+    if looks:
+        body = np.array([(30, 40), (70, 10), (190, 40), (190, 130), (80, 190), (35, 130)], np.int32)
+        if looks > 0:
+            body[:, 0] = 259 - body[:, 0]
+        for y in (50, 125):
+            cv2.line(picture, (130, y), (255 if looks < 0 else 4, y - 15), (250, 250, 250, 255), 4)
+    cv2.fillPoly(picture, [body], (*color, 255))
+    assert cv2.imwrite(str(folder / f"{name}.png"), picture)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    photograph(tmp_path, "blue", (220, 120, 60))
+    photograph(tmp_path, "blue_left", (220, 120, 60), looks=-1)
+    photograph(tmp_path, "blue_right", (220, 120, 60), looks=1)
+    photograph(tmp_path, "dark_grey", (60, 60, 60))
+    photograph(tmp_path, "dark_grey_left", (60, 60, 60), looks=-1)
+    photograph(tmp_path, "plain", (200, 200, 200))
+    return tmp_path
+
+
+def test_photographs_are_grouped_by_mask_and_missing_sides_are_mirrored(photographs: Path) -> None:
+    blue, grey, plain = load_templates(photographs)
+    assert (blue.kind, grey.kind, plain.kind) == ("blue", "dark_grey", "plain")
+    np.testing.assert_allclose(grey.right.paint, grey.left.paint[:, ::-1], atol=1e-6)
+    np.testing.assert_array_equal(plain.left.paint, plain.front.paint)
+    for view in (blue.left, grey.right):  # found on the body, not on the straps
+        assert np.ptp(view.anchors[:, 0]) < 175
+
+
+def test_folders_without_usable_photographs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no mask pictures"):
+        load_templates(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no fabrics"):
+        load_textures(tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 3), np.uint8))
+    with pytest.raises(ValueError, match="transparency"):
+        load_templates(tmp_path)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((20, 20, 4), np.uint8))
+    with pytest.raises(ValueError, match="no mask is seen"):
+        load_templates(tmp_path)
+
+
+@pytest.mark.parametrize("worn", WORN)
+@pytest.mark.parametrize("unit", [8, 30, 90])
+@pytest.mark.parametrize("degrees", [0, 35, -80])
+@pytest.mark.parametrize(("face", "mirrored"), [(FRONTAL, False), (TURNED, False), (TURNED, True)])
+def test_photographed_masks_hide_what_their_state_says(
+    photographs: Path, worn: Worn, unit: int, degrees: int, face: np.ndarray, mirrored: bool
+) -> None:
+    if mirrored:
+        face = (face * (-1, 1))[[1, 0, 2, 4, 3]]
+    side = unit * 7
+    image, centre = picture(side, side), (side / 2, side / 2)
+    points = points_of(face, unit, centre, degrees)
+    chin = points_of(np.array([(face[3:, 0].mean(), 1.72)]), unit, centre, degrees)[0]
+    for template in load_templates(photographs):
+        for seed in range(3):
+            painted = paint_template(image, points, template, worn=worn, rng=np.random.default_rng(seed))
+            for point, hidden in zip((points[2], points[3:].mean(0), chin), HIDES[worn], strict=True):
+                assert (at(painted, point) > 0.5) == hidden, (template.kind, seed, point)
+            assert max(at(painted, points[0]), at(painted, points[1])) < 0.5, (template.kind, seed)
+
+
+def test_a_photographed_mask_keeps_its_colour_or_takes_a_fabric(photographs: Path) -> None:
+    image, points = picture(260, 260), points_of(FRONTAL, 60, (130, 90))
+    blue = load_templates(photographs)[0]
+    fabric = np.zeros((30, 30, 3), np.uint8)
+    fabric[..., 1] = 200
+    looks = [({}, 0), ({"texture": fabric}, 1), ({"color": (0.1, 0.1, 0.8)}, 2)]
+    for options, strongest in looks:
+        rng = np.random.default_rng(0)
+        painted = paint_template(image, points, blue, worn="correct", rng=rng, **options)
+        color = painted.image[painted.region > 0.95].mean(axis=0)
+        assert color.argmax() == strongest
+
+
+@pytest.mark.parametrize("worn", WORN)
+def test_held_out_masks_vary_and_repeat_with_the_random_state(
+    photographs: Path, tmp_path: Path, worn: Worn
+) -> None:
+    fabrics = tmp_path / "fabrics"
+    fabrics.mkdir()
+    cv2.imwrite(str(fabrics / "a.png"), np.random.default_rng(0).integers(0, 255, (9, 9, 4)).astype(np.uint8))
+    cv2.imwrite(str(fabrics / "b.jpg"), np.full((9, 14, 3), 90, np.uint8))
+    (fabrics / "LICENCE").write_text("none")
+    templates, textures = load_templates(photographs), load_textures(fabrics)
+    assert [texture.shape for texture in textures] == [(9, 9, 3), (9, 14, 3)]
+    image, points = picture(120, 120), points_of(TURNED, 30, (60, 45), 10)
+
+    def paint(seed: int) -> Painted:
+        rng = np.random.default_rng(seed)
+        return held_out_painting(image, points, worn=worn, rng=rng, templates=templates, textures=textures)
+
+    np.testing.assert_array_equal(paint(3).image, paint(3).image)
+    assert len({paint(seed).image.tobytes() for seed in range(12)}) == 12
+    rng = np.random.default_rng(0)
+    assert held_out_painting(image, points, worn=worn, rng=rng, templates=templates).region.any()
+
+
+def test_photographed_masks_survive_any_landmarks(photographs: Path) -> None:
+    rng, image = np.random.default_rng(0), picture(80, 60, grey=True)
+    templates = load_templates(photographs)
+    for index in range(120):
+        points = rng.uniform(-40, 120, (5, 2))
+        painted = held_out_painting(image, points, worn=WORN[index % 3], rng=rng, templates=templates)
+        assert painted.image.shape == image.shape
+        assert np.isfinite(painted.region).all()
+        assert 0 <= painted.region.min() <= painted.region.max() <= 1
+        np.testing.assert_array_equal(np.ptp(painted.image, axis=2), 0)  # grey stays grey
+    for points in (np.zeros((5, 2)), np.full((5, 2), np.nan), points_of(FRONTAL, 30, (-300, 60))):
+        painted = paint_template(image, points, templates[0], worn="correct", rng=rng)
+        np.testing.assert_array_equal(painted.image, image)
+        assert not painted.region.any()
+    with pytest.raises(ValueError, match="nose_out"):
+        paint_template(image, FRONTAL, templates[0], worn="hat", rng=rng)  # type: ignore[arg-type]
 
 
 # The shipped clip.
