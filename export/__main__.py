@@ -135,13 +135,13 @@ def run(args: argparse.Namespace) -> int:
                 f"drop {file['parity']['ap_drop']:+.4f}  min_runtime {file['min_runtime']}"
             )
     elif args.command == "evaluate":
-        from export.evaluate import evaluate, table
+        from export.evaluate_face import evaluate, table
 
         print(table(evaluate(args.data, args.models, teachers=args.teachers, report=args.report)))
     elif args.command == "compare":
         from edge.tflite import Model
         from export import parity
-        from export.evaluate import load_dev
+        from export.evaluate_face import load_dev
         from export.face_model import by_width, fit_pixels
 
         a, b = (Model(path) for path in args.files)

@@ -66,9 +66,9 @@ def face(entry: dict[str, Any], result: dict[str, Any]) -> str:
 
     Args:
         entry: its manifest entry.
-        result: of `export.evaluate.evaluate`.
+        result: of `export.evaluate_face.evaluate`.
     """
-    from export.evaluate import table
+    from export.evaluate_face import table
 
     files = entry["files"]
     rows = []

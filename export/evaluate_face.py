@@ -80,8 +80,13 @@ def yunet(path: Path, size: int = 320) -> Detector:
     return run
 
 
-def aizoo(model: Model, size: int = 260) -> Detector:
-    """AIZOO's SSD: anchors, variances and class scores (with mask, without) as its authors publish them."""
+def aizoo_raw(model: Model, size: int = 260) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """AIZOO's SSD: anchors, variances and class scores as its authors publish them.
+
+    Returns:
+        What gives, for a picture (BGR), the boxes of all anchors (n x 4: x, y, w, h in its pixels) and their
+        scores (n x 2: face with a mask, face without).
+    """
     anchors = []
     for cells, scales in zip(
         (33, 17, 9, 5, 3),
@@ -99,20 +104,30 @@ def aizoo(model: Model, size: int = 260) -> Detector:
     anchor = np.concatenate(anchors)
     order = {spec.shape[-1]: i for i, spec in enumerate(model.outputs)}
 
-    def run(image: np.ndarray) -> Detections:
+    def run(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = (
             cv2.cvtColor(cv2.resize(image, (size, size)), cv2.COLOR_BGR2RGB).astype(np.float32)[None] / 255
         )
         outputs = model.run(pixels)
-        place, scores = outputs[order[4]][0], outputs[order[2]][0].max(axis=1)
+        p = outputs[order[4]][0] * [0.1, 0.1, 0.2, 0.2]
+        wh = anchor[:, 2:] * np.exp(p[:, 2:])
+        boxes = np.concatenate([anchor[:, :2] + anchor[:, 2:] * p[:, :2] - wh / 2, wh], axis=1)
+        return boxes * np.tile(image.shape[1::-1], 2), outputs[order[2]][0]
+
+    return run
+
+
+def aizoo(model: Model, size: int = 260) -> Detector:
+    """AIZOO's SSD as a detector of faces, whatever they wear."""
+    look = aizoo_raw(model, size)
+
+    def run(image: np.ndarray) -> Detections:
+        boxes, classes = look(image)
+        scores = classes.max(axis=1)
         keep = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
         keep = keep[scores[keep] >= LOW_SCORE]
-        a, p = anchor[keep], place[keep] * [0.1, 0.1, 0.2, 0.2]
-        wh = a[:, 2:] * np.exp(p[:, 2:])
-        boxes = np.concatenate([a[:, :2] + a[:, 2:] * p[:, :2] - wh / 2, wh], axis=1)
-        boxes *= np.tile(image.shape[1::-1], 2)
-        best = nms(boxes, scores[keep], 0.4)
-        return Detections(boxes[best], scores[keep][best])
+        best = nms(boxes[keep], scores[keep], 0.4)
+        return Detections(boxes[keep][best], scores[keep][best])
 
     return run
 

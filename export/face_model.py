@@ -14,7 +14,8 @@ from edge.camera import read_image
 from edge.geometry import letterbox
 from edge.tasks.face import DEFAULT_NMS_IOU, STRIDES
 from edge.tflite import Model, TensorSpec
-from export import cards, convert, evaluate, manifest, parity
+from export import cards, convert, manifest, parity
+from export import evaluate_face as evaluate
 from export.data.scenes import read_scenes
 from export.train.face import load_network
 

@@ -170,7 +170,7 @@ class FaceBatches(keras.utils.PyDataset):
         else:
             s = self._pasted(rng)
         s = self._paint(s, rng)
-        image = _colours(s.image, rng)
+        image = change_colours(s.image, rng)
         return image, s.boxes, s.landmarks
 
     def _take(self, index: int) -> Sample:
@@ -361,7 +361,7 @@ def _warp(
     return Sample(image, clipped[keep].astype(np.float32), landmarks[keep].astype(np.float32), s.bare[keep])
 
 
-def _colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def change_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Light, contrast, colour cast, grey, blur, noise, JPEG: what cameras do to a picture."""
     if rng.random() < 0.8:
         gain = np.exp(rng.normal(0, 0.22)) * np.exp(rng.normal(0, 0.08, 3))

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers
 
-PIXEL_SCALE = 127.5
+from export.models.blocks import PIXEL_SCALE, conv, norm_act
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,22 +40,11 @@ class FaceConfig:
     neck: int = 64
 
 
-def _norm_act(x, act: bool = True):
-    # Keras's default momentum of 0.99 and more trails far behind in the first epochs.
-    x = layers.BatchNormalization(momentum=0.97, epsilon=1e-3)(x)
-    return layers.ReLU(6.0)(x) if act else x
-
-
-def _conv(x, filters: int, kernel: int, stride: int = 1):
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
-    return _norm_act(x)
-
-
 def _separable(x, filters: int, stride: int = 1):
     y = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x)
-    y = _norm_act(y)
+    y = norm_act(y)
     y = layers.Conv2D(filters, 1, use_bias=False)(y)
-    y = _norm_act(y, act=False)
+    y = norm_act(y, act=False)
     if stride == 1 and x.shape[-1] == filters:
         y = layers.Add()([x, y])
     return layers.ReLU(6.0)(y)
@@ -74,7 +63,8 @@ def build(
         size: (width, height) of the input, multiples of 32; None leaves it open (training).
         config: shape of the network.
         batch: fixed batch, needed for conversion.
-        folded: leave the normalising layer out; `fold_normalisation` then has to be applied to the weights.
+        folded: leave the normalising layer out; `blocks.fold_normalisation` then has to be applied to the
+            weights.
 
     Returns:
         A model from float RGB pixels 0..255, shape (batch, height, width, 3), to a dictionary of
@@ -86,8 +76,8 @@ def build(
     image = layers.Input((height, width, 3), batch_size=batch, name="image")
     x = image if folded else layers.Rescaling(1 / PIXEL_SCALE, name="normalise")(image)
     x = layers.Conv2D(c.stem, 3, strides=2, padding="same", use_bias=False, name="stem")(x)
-    x = _norm_act(x)
-    x = _conv(x, c.widths[0], 3, 2)
+    x = norm_act(x)
+    x = conv(x, c.widths[0], 3, 2)
     for _ in range(c.depths[0]):
         x = _separable(x, c.widths[0])
     features = []
@@ -97,7 +87,7 @@ def build(
             x = _separable(x, channels)
         features.append(x)
 
-    pyramid = [_conv(f, c.neck, 1) for f in features]
+    pyramid = [conv(f, c.neck, 1) for f in features]
     for level in (1, 0):
         up = layers.UpSampling2D(2, interpolation="nearest")(pyramid[level + 1])
         pyramid[level] = _separable(layers.Add()([pyramid[level], up]), c.neck)
@@ -120,12 +110,3 @@ def build(
     return keras.Model(
         image, {k: layers.Concatenate(axis=1, name=k)(v) for k, v in outputs.items()}, name="face"
     )
-
-
-def fold_normalisation(weights: list[np.ndarray]) -> list[np.ndarray]:
-    """Weights for the `folded` network: the scale of the pixels goes into the first kernel, exactly.
-
-    A scale without an offset keeps zero padding equal to black, so that nothing changes at the edges;
-    the batch normalisation behind the first convolution takes care of the offset.
-    """
-    return [weights[0] / PIXEL_SCALE, *weights[1:]]

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from edge.tasks.face import cells
 from export.data import scenes as scene_data
 from export.data.face_batches import FaceBatches, load_crops
 from export.models import face as net
+from export.models.blocks import fold_normalisation
+from export.train.averaging import Averaged, adamw, read_averaged
 
 log = logging.getLogger(__name__)
 
@@ -124,49 +125,6 @@ class FaceTrainer(keras.Model):
         return 1.5 * score_loss + box_loss + 12.0 * point_loss
 
 
-def _read_averaged(path: Path) -> tuple[list[np.ndarray], int]:
-    """What `Averaged` wrote: weights in the network's order, and the steps they are the average of."""
-    with np.load(path) as file:
-        return [file[f"w{i}"] for i in range(len(file.files) - 1)], int(file["count"])
-
-
-class Averaged(keras.callbacks.Callback):
-    """Exponential moving average of all weights, batch-norm statistics included; saved every epoch.
-
-    The decay rises with the steps taken, min(decay, (1 + n) / (40 + n)), so that the start is forgotten.
-    """
-
-    EVERY = 4  # steps between updates: reading all weights costs about as much as 1 % of a step
-
-    def __init__(self, network: keras.Model, decay: float, path: Path, history: Path) -> None:
-        super().__init__()
-        self.network, self.decay, self.path, self.history = network, decay, path, history
-        self.count, self.values = 0, None
-        if path.exists():
-            self.values, self.count = _read_averaged(path)
-
-    def on_train_batch_end(self, batch: int, logs=None) -> None:
-        self.count += 1
-        if self.count % self.EVERY:
-            return
-        now = self.network.get_weights()
-        if self.values is None:
-            self.values = now
-            return
-        d = min(self.decay**self.EVERY, (1 + self.count) / (10 * self.EVERY + self.count))
-        for mean, value in zip(self.values, now, strict=True):
-            mean += (1 - d) * (value - mean)
-
-    def on_epoch_end(self, epoch: int, logs=None) -> None:
-        temporary = self.path.with_name("averaged.part.npz")
-        arrays: dict[str, Any] = {f"w{i}": v for i, v in enumerate(self.values or [])}
-        np.savez(temporary, count=self.count, **arrays)
-        temporary.replace(self.path)
-        with self.history.open("a") as file:
-            values = {k: round(float(v), 5) for k, v in (logs or {}).items()}
-            file.write(json.dumps({"epoch": epoch, **values}) + "\n")
-
-
 STAGES: tuple[TrainConfig, ...] = (
     TrainConfig(),
     # Larger pictures: more large faces in full, and more room around the small ones.
@@ -187,8 +145,8 @@ def load_network(
     shape = json.loads((run / "network.json").read_text())
     shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
     network = net.build(size, net.FaceConfig(**shape), batch=batch, folded=folded)
-    weights, _ = _read_averaged(run / "averaged.npz")
-    network.set_weights(net.fold_normalisation(weights) if folded else weights)
+    weights, _ = read_averaged(run / "averaged.npz")
+    network.set_weights(fold_normalisation(weights) if folded else weights)
     return network
 
 
@@ -256,18 +214,10 @@ def _train_stage(
     if done >= config.epochs:
         return averaged
     if before is not None:
-        model.network.set_weights(_read_averaged(before)[0])
+        model.network.set_weights(read_averaged(before)[0])
 
     total = config.steps * config.epochs
-    schedule = keras.optimizers.schedules.CosineDecay(
-        config.rate / 20,
-        total - config.warmup,
-        alpha=0.01,
-        warmup_target=config.rate,
-        warmup_steps=config.warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=config.decay, clipnorm=10.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    optimizer = adamw(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup)
     model.compile(optimizer=optimizer)
     model.build((None, config.size, config.size, 3))
     crops = load_crops(data / "faces", landmarks)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.tflite import load_manifest, load_model
-from export.evaluate import IOU, SMALLEST, input_scales, load_dev, ours
+from export.evaluate_face import IOU, SMALLEST, input_scales, load_dev, ours
 from export.scoring import average_precision
 
 

@@ -14,6 +14,7 @@ from edge.tasks.face import cells
 from export.data import face_batches
 from export.data.scenes import CROP_SETS, Scene, read_scenes
 from export.models import face as net
+from export.models.blocks import fold_normalisation
 from export.train.face import FaceTrainer, TrainConfig, load_network, train
 
 SIZE = 128
@@ -82,7 +83,7 @@ def test_folding_the_normalisation_changes_nothing():
     keras.utils.set_random_seed(1)
     plain = net.build((64, 64), shape, batch=1)
     folded = net.build((64, 64), shape, batch=1, folded=True)
-    folded.set_weights(net.fold_normalisation(plain.get_weights()))
+    folded.set_weights(fold_normalisation(plain.get_weights()))
     pixels = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
     for a, b in zip(plain(pixels).values(), folded(pixels).values(), strict=True):
         assert np.allclose(a, b, atol=1e-4)

@@ -1,0 +1,212 @@
+"""Training batches for the attributes model: which faces how often, and what cameras do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from export.data.attribute_faces import MARGIN, SIDE, Faces, load
+from export.data.face_batches import change_colours
+
+# Columns of the targets: allowed states, gender (female, male), face, face known, embedding, age.
+MASK = slice(0, 4)
+GENDER = slice(4, 6)
+FACE, FACE_KNOWN = 6, 7
+EMBEDDING = slice(8, 136)
+AGE = slice(136, 145)
+COLUMNS = 145
+
+
+@dataclass(slots=True)
+class Group:
+    """Rows of one pack that are drawn with one share of the batches."""
+
+    pack: int
+    rows: np.ndarray
+    share: float
+
+
+def _groups(packs: dict[str, Faces]) -> list[Group]:
+    """Who is drawn how often.
+
+    Each worn state is about as frequent among painted faces as among real ones, and gender is learnt from
+    the same people bare and painted, so that neither the source nor the person tells the label.
+    """
+    names = list(packs)
+    groups: list[Group] = []
+
+    def add(name: str, rows: np.ndarray, share: float) -> None:
+        if rows.any():
+            groups.append(Group(names.index(name), np.flatnonzero(rows), share))
+
+    bare = packs["bare"]
+    real = bare.mask[:, 0] == 0  # the set of people who wear real masks
+    known = bare.gender >= 0
+    add("bare", known, 0.35)
+    add("bare", ~known & ~real, 0.04)
+    add("bare", real, 0.04)
+    painted = [name for name in names if name.startswith("painted")]
+    for name in painted:
+        gender = packs[name].gender >= 0
+        add(name, gender, 0.22 / len(painted))
+        add(name, ~gender, 0.04 / len(painted))
+    if "occluded" in packs:
+        add("occluded", packs["occluded"].face == 1, 0.05)
+    scenes = packs["scenes"]
+    face = scenes.face == 1
+    patterns = {
+        (1, 0, 0, 0): 0.06,
+        (0, 0, 0, 1): 0.06,
+        (0, 1, 1, 0): 0.03,
+        (0, 0, 1, 0): 0.02,
+        (0, 1, 0, 0): 0.005,
+        (1, 1, 1, 1): 0.005,
+    }
+    for pattern, share in patterns.items():
+        add("scenes", face & (scenes.mask == pattern).all(axis=1), share)
+    add("scenes", scenes.face == 0, 0.10)
+    total = sum(group.share for group in groups)
+    for group in groups:
+        group.share /= total
+    return groups
+
+
+class AttributeBatches(keras.utils.PyDataset):
+    """Every batch is a function of (seed, epoch, index).
+
+    Args:
+        folder: of the packs, see `attribute_faces.prepare`.
+        size: side of the crop the network sees, pixels.
+        batch: crops a batch.
+        steps: batches an epoch.
+        seed: of everything random.
+        epoch: to start from (resume).
+    """
+
+    def __init__(self, folder: Path, *, size: int, batch: int, steps: int, seed: int, epoch: int = 0) -> None:
+        super().__init__(workers=2, max_queue_size=8)
+        names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
+        packs = {name: load(folder / name) for name in names}
+        self.packs = list(packs.values())
+        self.groups = _groups(packs)
+        self.shares = np.array([group.share for group in self.groups])
+        self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        images = np.empty((self.batch, self.size, self.size, 3), np.uint8)
+        targets = np.zeros((self.batch, COLUMNS), np.float32)
+        for i, g in enumerate(rng.choice(len(self.groups), self.batch, p=self.shares)):
+            group = self.groups[g]
+            pack, row = self.packs[group.pack], int(rng.choice(group.rows))
+            images[i] = augment(pack.images[row], self.size, rng)
+            targets[i] = target(pack, row)
+        return images.astype(np.float32), targets
+
+
+def target(pack: Faces, row: int) -> np.ndarray:
+    """What the network should say of one packed face: the columns named above, float32."""
+    out = np.zeros(COLUMNS, np.float32)
+    out[MASK] = pack.mask[row] if pack.face[row] == 1 else 1
+    if pack.gender[row] >= 0:
+        out[GENDER][pack.gender[row]] = 1
+    out[FACE], out[FACE_KNOWN] = pack.face[row] == 1, pack.face[row] >= 0
+    out[EMBEDDING] = pack.embedding[row] / 127.0
+    if pack.age[row] >= 0:
+        out[AGE][pack.age[row]] = 1
+    return out
+
+
+def plain(image: np.ndarray, size: int) -> np.ndarray:
+    """A packed crop as the device would cut it: size x size x 3 uint8."""
+    inner = SIDE / MARGIN
+    scale = size / inner
+    shift = size / 2 - scale * SIDE / 2
+    matrix = np.array([[scale, 0, shift], [0, scale, shift]])
+    matrix[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
+    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def augment(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A packed crop as a detector that is a little off, and a worse camera, would have given it.
+
+    Args:
+        image: SIDE x SIDE x 3 uint8.
+        size: of the result, pixels.
+        rng: source of all chance.
+    """
+    scale = size * MARGIN / SIDE * np.exp(rng.normal(0, 0.06))
+    angle = np.radians(rng.normal(0, 5))
+    stretch = np.exp(rng.normal(0, 0.03))
+    c, s = np.cos(angle) * scale, np.sin(angle) * scale
+    turn = np.array([[c * stretch, -s], [s * stretch, c]])
+    if rng.random() < 0.5:
+        turn[:, 0] *= -1
+    centre = size / 2 + rng.normal(0, 0.03 * size, 2)
+    matrix = np.concatenate([turn, (centre - turn @ [SIDE / 2, SIDE / 2])[:, None]], axis=1)
+    matrix[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
+    small = size
+    if rng.random() < 0.3:  # a face that fills few pixels of the camera's picture
+        small = int(np.exp(rng.uniform(np.log(14), np.log(size))))
+    if small < size:
+        k = small / size
+        if k < 0.6:
+            image = cv2.GaussianBlur(image, (0, 0), 0.4 / k)
+        matrix = matrix * k
+        matrix[:, 2] += 0.5 * k - 0.5
+    out = cv2.warpAffine(image, matrix, (small, small), flags=cv2.INTER_LINEAR)
+    if rng.random() < 0.12:
+        out = _half_dark(out, rng)
+    if rng.random() < 0.6:
+        out = change_colours(out, rng)
+    if small < size:
+        out = cv2.resize(out, (size, size), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.05:
+        length = int(rng.integers(2, max(3, size // 12)))
+        kernel = np.zeros((length, length), np.float32)
+        cv2.line(kernel, tuple(rng.integers(0, length, 2).tolist()), (length // 2, length // 2), 1.0)
+        out = cv2.filter2D(out, -1, kernel / max(float(kernel.sum()), 1e-3))
+    if rng.random() < 0.15:
+        _cover(out, rng)
+    return out
+
+
+def _half_dark(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Light from one side."""
+    size = image.shape[0]
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    edge = (x * np.cos(angle) + y * np.sin(angle)) * rng.uniform(2, 10) + rng.normal(0, 0.5)
+    shade = 1 - rng.uniform(0.3, 0.75) / (1 + np.exp(-edge))
+    return (image * shade[..., None]).astype(np.uint8)
+
+
+def _cover(image: np.ndarray, rng: np.random.Generator) -> None:
+    """Hides an edge of the picture, where a frame ends, or a small patch (Zhong et al. 2020)."""
+    size = image.shape[0]
+    if rng.random() < 0.5:
+        width = int(size * rng.uniform(0.03, 0.25))
+        side = rng.integers(4)
+        strip = (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:])[side]
+        image[strip] = 0
+        return
+    w, h = (int(size * rng.uniform(0.08, 0.25)) for _ in range(2))
+    x, y = int(rng.integers(size - w + 1)), int(rng.integers(size - h + 1))
+    image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+
+
+def dev_batches(pack: Faces, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
+    """Packed faces as the device would cut them, n x size x size x 3 float32."""
+    chosen = range(len(pack)) if rows is None else rows
+    return np.array([plain(pack.images[i], size) for i in chosen], np.float32)

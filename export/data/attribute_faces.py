@@ -1,0 +1,435 @@
+"""Aligned face crops with what is known of each, packed once: what the attributes model learns from.
+
+Every picture goes the way it will go on the device: our face detector finds the landmarks, on the painted
+picture too, and `edge.geometry.align` cuts the face out. Nobody sits in the training part and the scored
+part: fairface_dev, lfw, the held-out parts of ilc, maskon and empty_rooms are never packed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import multiprocessing
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from edge.camera import read_image
+from edge.geometry import align, iou_matrix
+from edge.tasks.attributes import TEMPLATE
+from edge.tasks.face import FaceDetector
+from edge.tflite import load_model
+from edge.types import GENDERS, MASK_STATES
+from export.data.masks import WORN, paint_mask, random_design
+from export.data.occluders import paint_occluder
+from export.data.scenes import YUNET, Scene, load_teacher, read_scenes
+
+AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
+
+SIDE = 128
+MARGIN = 1.15
+"""The packed crop is `SIDE` pixels and shows `MARGIN` times what the model sees, so that it can be moved."""
+MATCH_IOU = 0.4
+MASKON_STATES = {
+    "_Mask": "correct",
+    "_Mask_Mouth_Chin": "nose_out",
+    "_Mask_Chin": "chin",
+    "_Mask_Nose_Mouth": None,  # nose and mouth covered, chin bare: worn, but none of the four
+}
+
+# Where the five landmarks lie in a face box, in widths and heights of it: the mean over the bare faces of
+# fairface. For boxes in which no detector finds a face.
+BOX_LANDMARKS = np.array([[0.29, 0.40], [0.71, 0.40], [0.50, 0.60], [0.33, 0.78], [0.67, 0.78]], np.float32)
+
+
+@dataclass(slots=True)
+class Faces:
+    """Packed faces, one row each.
+
+    Attributes:
+        images: n x SIDE x SIDE x 3 uint8 RGB.
+        mask: n x 4 uint8, 1 for every state that the label allows, in the order of `MASK_STATES`; all ones
+            where nothing is known.
+        gender: n int8, index into `GENDERS`, -1 unknown.
+        age: n int8, index into `AGES`, -1 unknown.
+        face: n int8, 1 a face, 0 none, -1 not to be learnt from.
+        embedding: n x 128 int8, the teacher's embedding of the bare face times 127; zeros where unknown.
+        side: n float32, side of the face in the source picture, pixels.
+    """
+
+    images: np.ndarray
+    mask: np.ndarray
+    gender: np.ndarray
+    age: np.ndarray
+    face: np.ndarray
+    embedding: np.ndarray
+    side: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def save(faces: Faces, folder: Path) -> None:
+    """Writes one `.npy` file a field, so that the pictures can be mapped rather than read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in fields(Faces):
+        np.save(folder / f"{one.name}.npy", getattr(faces, one.name))
+    (folder / "ready").write_text(f"{len(faces)}\n")
+
+
+def load(folder: Path) -> Faces:
+    """What `save` wrote; pictures stay on disk until they are used."""
+    return Faces(
+        **{
+            one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r" if one.name == "images" else None)
+            for one in fields(Faces)
+        }
+    )
+
+
+def template(margin: float = 1.0) -> np.ndarray:
+    """The landmark template for a crop that shows `margin` times as much."""
+    return ((np.array(TEMPLATE) - 0.5) / margin + 0.5).astype(np.float32)
+
+
+def in_box(box: Sequence[float]) -> np.ndarray:
+    """Where the landmarks of a face in this box (x, y, w, h) should be, 5 x 2, when nobody found them."""
+    x, y, w, h = (float(v) for v in box)
+    return BOX_LANDMARKS * [w, h] + [x, y]
+
+
+def maskon_state(stem: str) -> str | None:
+    """The state that a maskon file name tells; None for the one that is none of ours."""
+    return MASKON_STATES[stem[stem.index("_Mask") :]]
+
+
+def maskon_is_dev(stem: str) -> bool:
+    """Held out: every seventh by the MD5 of the stem, as for ilc."""
+    return int(hashlib.md5(stem.encode()).hexdigest(), 16) % 7 == 0
+
+
+def allowed(*states: str) -> np.ndarray:
+    """Row of `Faces.mask` for a label that allows these states; none given means unknown."""
+    return np.array([not states or s in states for s in MASK_STATES], np.uint8)
+
+
+SCENE_LABELS = {
+    "with_mask": allowed("correct"),
+    "without_mask": allowed("none"),
+    "with_incorrect_mask": allowed("nose_out", "chin"),
+    "face": allowed(),
+}
+
+# --------------------------------------------------------------------------------- faces of the crop sets
+
+
+@dataclass(slots=True, frozen=True)
+class Entry:
+    """A face crop with its labels, before it is read."""
+
+    path: Path
+    landmarks: np.ndarray
+    side: float
+    gender: int
+    age: int
+    mask: np.ndarray
+    embedding: np.ndarray | None
+
+
+def _age_of(years: int) -> int:
+    return int(np.searchsorted([3, 10, 20, 30, 40, 50, 60, 70], years, side="right"))
+
+
+def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int]]:
+    """Gender and age index of each file, -1 where the set does not tell."""
+    kind = folder.name
+    if kind in ("fairface", "fairface_dev"):
+        with (folder / "labels.csv").open(newline="") as file:
+            rows = {row["file"]: row for row in csv.DictReader(file)}
+        return (
+            [GENDERS.index(rows[n]["gender"].lower()) for n in names],
+            [AGES.index(rows[n]["age"]) for n in names],
+        )
+    if kind == "utkface":  # AGE_GENDER_RACE_DATE, gender 0 male 1 female
+        parts = [Path(n).name.split("_") for n in names]
+        return (
+            [1 - int(p[1]) if p[1] in "01" else -1 for p in parts],
+            [_age_of(int(p[0])) for p in parts],
+        )
+    if kind == "genderface":
+        return [1 if Path(n).parts[0] == "man" else 0 for n in names], [-1] * len(names)
+    if kind == "lfw":
+        with (folder / "gender.csv").open(newline="") as file:
+            found = {row["file"]: row["gender"].lower() for row in csv.DictReader(file)}
+        return [GENDERS.index(found[n]) if n in found else -1 for n in names], [-1] * len(names)
+    return [-1] * len(names), [-1] * len(names)
+
+
+def embeddings_of(folder: Path) -> np.ndarray | None:
+    """The teacher's embeddings of a set, n x 128 float32 of length 1, in the order of landmarks.csv."""
+    path = folder / "teacher_embeddings.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        e = file["embeddings"].astype(np.float32) * float(file["scale"])
+    return e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-6)
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All faces of one crop set with what is known of them."""
+    with (folder / "landmarks.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [row["file"] for row in rows]
+    genders, ages = _labels(folder, names)
+    embeddings = embeddings_of(folder)
+    out = []
+    for i, row in enumerate(rows):
+        values = [float(v) for v in list(row.values())[5:15]]
+        state = allowed("correct") if names[i].startswith("with_mask") else allowed("none")
+        out.append(
+            Entry(
+                folder / names[i],
+                np.array(values, np.float32).reshape(5, 2),
+                float(row["source_side_px"] or 0),
+                genders[i],
+                ages[i],
+                state,
+                None if embeddings is None else embeddings[i],
+            )
+        )
+    return out
+
+
+_detector: FaceDetector | None = None
+
+
+def detector() -> FaceDetector:
+    """Our own face detector on one thread, one a process; a low threshold, since the faces are known."""
+    global _detector
+    if _detector is None:
+        cv2.setNumThreads(1)
+        _detector = FaceDetector(load_model("face", threads=1), score_threshold=0.2)
+    return _detector
+
+
+def found_landmarks(image: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The detector's landmarks of the face whose landmarks lie near `expected`, else `expected`."""
+    gap = max(float(np.hypot(*(expected[:2].mean(axis=0) - expected[3:].mean(axis=0)))), 2.0)
+    best, distance = expected, 0.6 * gap
+    for face in detector().detect(image):
+        d = float(np.linalg.norm(face.landmarks - expected, axis=1).mean())
+        if d < distance:
+            best, distance = face.landmarks, d
+    return best
+
+
+def cut(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """A packed crop, RGB, of a BGR picture.
+
+    Raises:
+        ValueError: the landmarks coincide.
+    """
+    return cv2.cvtColor(align(image, landmarks, template(MARGIN), SIDE), cv2.COLOR_BGR2RGB)
+
+
+Row = dict[str, Any]
+
+
+def _crop_row(task: tuple[Entry, str, int]) -> Row | None:
+    """One packed face: bare, painted with a mask, or covered by something else."""
+    entry, mode, seed = task
+    rng = np.random.default_rng((seed, zlib.crc32(str(entry.path).encode())))
+    image = read_image(entry.path)
+    mask = entry.mask
+    points = entry.landmarks
+    if mode != "bare":
+        points = (points + found_landmarks(image, points)) / 2
+        if mode == "painted":
+            worn = WORN[int(rng.choice(3, p=(0.4, 0.33, 0.27)))]
+            design = random_design(rng)
+            image = paint_mask(image, points, worn=worn, design=design, rng=rng).image
+            mask = allowed(worn)
+        else:
+            image, mask = paint_occluder(image, points, rng=rng).image, allowed("none")
+    try:
+        crop = cut(image, found_landmarks(image, points))
+    except ValueError:
+        return None
+    embedding = np.zeros(128) if entry.embedding is None else entry.embedding * 127
+    return {
+        "images": crop,
+        "mask": mask,
+        "gender": entry.gender,
+        "age": entry.age,
+        "face": 1,
+        "embedding": np.round(embedding).astype(np.int8),
+        "side": entry.side,
+    }
+
+
+# ------------------------------------------------------------------------------------ faces of the scenes
+
+
+def _plain(crop: np.ndarray, mask: np.ndarray, face: int, side: float) -> Row:
+    return {
+        "images": crop,
+        "mask": mask,
+        "gender": -1,
+        "age": -1,
+        "face": face,
+        "embedding": np.zeros(128, np.int8),
+        "side": side,
+    }
+
+
+def scene_faces(scene: Scene, image: np.ndarray) -> Iterator[tuple[int, np.ndarray, bool]]:
+    """The faces of one scene: index of the box, landmarks, and whether the detector found them itself.
+
+    In maskon, with one large face a picture and boxes that sometimes show the mask alone, the largest
+    detection is the face.
+    """
+    found = detector().detect(image)
+    boxes = np.array([f.box for f in found], np.float32).reshape(-1, 4)
+    overlap = iou_matrix(scene.boxes, boxes)
+    if scene.set == "maskon":
+        if found:
+            yield 0, found[int(boxes[:, 2:].prod(axis=1).argmax())].landmarks, True
+        return
+    for i, box in enumerate(scene.boxes):
+        if len(found) and overlap[i].max() >= MATCH_IOU:
+            yield i, found[int(overlap[i].argmax())].landmarks, True
+        else:
+            yield i, in_box(box), False
+
+
+SMALLEST = {"ilc": 12.0, "kaggle853": 20.0, "celeba_wild": 20.0, "street": 20.0, "maskon": 0.0}
+
+
+def _scene_rows(task: tuple[Scene, int, str]) -> list[Row]:
+    """Faces of one scene, and what is in it that is no face."""
+    scene, seed, teacher = task
+    rng = np.random.default_rng((seed, zlib.crc32(str(scene.path).encode())))
+    image = read_image(scene.path)
+    rows = []
+    if len(scene.boxes):
+        for i, landmarks, own in scene_faces(scene, image):
+            side = float(np.sqrt(scene.boxes[i, 2] * scene.boxes[i, 3]))
+            if side < SMALLEST[scene.set]:
+                continue
+            if scene.set == "maskon":
+                state = maskon_state(scene.path.stem)
+                mask = allowed(state) if state else allowed("chin", "nose_out", "correct")
+            else:
+                mask = SCENE_LABELS[scene.labels[i]]
+            rows.append(_plain(cut(image, landmarks), mask, 1, side))
+            if own and scene.set in ("ilc", "kaggle853"):  # the same face as a box without landmarks gives it
+                rows.append(_plain(cut(image, in_box(scene.boxes[i])), mask, 1, side))
+    rows += [_plain(crop, allowed(), 0, side) for crop, side in _no_faces(scene, image, rng, Path(teacher))]
+    return rows
+
+
+_teacher: Any = None
+
+
+def _no_faces(
+    scene: Scene, image: np.ndarray, rng: np.random.Generator, teacher: Path
+) -> Iterator[tuple[np.ndarray, float]]:
+    """What the detector takes for faces where none are, at a low threshold, and a few places at random.
+
+    In rooms every find counts. In scenes with people a place counts when it overlaps no labelled face and
+    YuNet, looking at it enlarged, sees none either: not every face is labelled.
+    """
+    height, width = image.shape[:2]
+    empty = not len(scene.boxes)
+    if scene.set in ("street", "celeba_wild", "maskon"):
+        return
+    views = [(0, 0, width, height)]
+    for _ in range(14 if empty else 2):  # enlarged parts: false alarms of a size that the whole does not show
+        share = rng.uniform(0.2, 0.7)
+        w, h = max(int(width * share), 8), max(int(height * share), 8)
+        views.append((int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h))
+    places = []
+    for x, y, w, h in views:
+        finder = FaceDetector(detector().model, score_threshold=0.08)
+        for face in finder.detect(image[y : y + h, x : x + w])[:12]:
+            box = np.array(face.box) + [x, y, 0, 0]
+            places.append((box, face.landmarks + [x, y]))
+    for _ in range(10 if empty else 3):
+        side = float(np.exp(rng.uniform(np.log(20), np.log(max(0.7 * min(width, height), 24)))))
+        x, y = rng.uniform(0, max(width - side, 1)), rng.uniform(0, max(height - side, 1))
+        box = np.array([x, y, side * 0.8, side])
+        places.append((box, in_box(box)))
+    for box, landmarks in places:
+        if not empty:
+            grown = np.array([box[0] - 0.25 * box[2], box[1] - 0.25 * box[3], 1.5 * box[2], 1.5 * box[3]])
+            if iou_matrix(grown[None], scene.boxes).max() > 0.02 or yunet_sees(image, grown, teacher):
+                continue
+        try:
+            yield cut(image, landmarks), float(np.sqrt(box[2] * box[3]))
+        except ValueError:
+            continue
+
+
+def yunet_sees(image: np.ndarray, box: np.ndarray, path: Path) -> bool:
+    global _teacher
+    if _teacher is None:
+        _teacher = load_teacher(path / YUNET, size=160, score=0.25)
+    scale = 160 / max(float(box[2]), float(box[3]), 1.0)
+    matrix = np.array([[scale, 0, -scale * box[0]], [0, scale, -scale * box[1]]])
+    return _teacher.detect(cv2.warpAffine(image, matrix, (160, 160)))[1] is not None
+
+
+# ---------------------------------------------------------------------------------------------- packing
+
+FACE_SETS = ("fairface", "utkface", "genderface", "celeba", "pins", "masks")
+
+
+def _collect(function: Callable, tasks: Sequence[Any], title: str, folder: Path) -> None:
+    if (folder / "ready").exists():
+        return
+    rows: list[Row] = []
+    with multiprocessing.get_context("fork").Pool() as pool:
+        for got in tqdm(pool.imap(function, tasks, chunksize=32), total=len(tasks), desc=title, unit="face"):
+            rows += got if isinstance(got, list) else [got] if got else []
+    kinds = {"images": np.uint8, "mask": np.uint8, "embedding": np.int8, "side": np.float32}
+    names = [one.name for one in fields(Faces)]
+    save(Faces(**{k: np.array([r[k] for r in rows], kinds.get(k, np.int8)) for k in names}), folder)
+
+
+def prepare(data: Path, teachers: Path, out: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
+    """Packs all training faces, one folder a kind; what is packed already is left alone.
+
+    Args:
+        data: folder with `scenes/` and `faces/`.
+        teachers: folder with YuNet.
+        out: folder of the packs.
+        variants: seeds of the painted versions of each bare face.
+    """
+    sets = {name: entries(data / "faces" / name) for name in FACE_SETS}
+    bare = [e for name in FACE_SETS for e in sets[name] if e.mask[0]]
+    scenes = [s for s in read_scenes(data / "scenes") if not s.is_dev]
+    scenes = [s for s in scenes if not (s.set == "maskon" and maskon_is_dev(s.path.stem))]
+    _collect(
+        _crop_row, [(e, "bare", 0) for name in FACE_SETS for e in sets[name]], "bare faces", out / "bare"
+    )
+    for seed in variants:
+        _collect(
+            _crop_row, [(e, "painted", seed) for e in bare], f"painted faces {seed}", out / f"painted{seed}"
+        )
+    _collect(_scene_rows, [(s, 0, str(teachers)) for s in scenes], "faces in scenes", out / "scenes")
+    _collect(_crop_row, [(e, "occluded", 77) for e in bare[::3]], "covered faces", out / "occluded")
+    dev = entries(data / "faces" / "fairface_dev")
+    held = read_scenes(data / "scenes", ("ilc", "maskon", "empty_rooms"))
+    held = [s for s in held if s.is_dev or (s.set == "maskon" and maskon_is_dev(s.path.stem))]
+    _collect(_crop_row, [(e, "bare", 0) for e in dev], "held-out bare faces", out / "dev_bare")
+    _collect(_crop_row, [(e, "painted", 5) for e in dev], "held-out painted faces", out / "dev_painted")
+    for name in ("ilc", "maskon", "empty_rooms"):
+        tasks = [(s, 0, str(teachers)) for s in held if s.set == name]
+        _collect(_scene_rows, tasks, f"held-out {name}", out / f"dev_{name}")
+    return out
