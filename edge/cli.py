@@ -20,6 +20,7 @@ from edge.errors import InputError, MaskedgeError, ModelError, UsageError
 if TYPE_CHECKING:
     from edge.camera import Source
     from edge.sinks import Canvas, Sink
+    from edge.tasks.attributes import AttributesEstimator
     from edge.tasks.face import FaceDetector
     from edge.types import Analysis, Frame
 
@@ -31,11 +32,17 @@ _EXAMPLES = """examples:
   maskedge run --source demo            the built-in clip
   maskedge run --source usb:0           a camera
   maskedge image photo.jpg --out found  a picture, and a copy with the boxes drawn in the folder found
+  maskedge run --tasks mask             how masks are worn, without a look at gender
   maskedge doctor                       if anything does not work"""
 
 _EXIT_CODES = """exit codes:
   0 done   1 some inputs failed, or an output could not be written   2 wrong use or configuration
   3 a model is missing or damaged   4 no camera, or it was lost   130 interrupted"""
+
+_TASKS_HELP = """tasks: mask and gender unless --tasks says otherwise; faces are always found.
+  --tasks mask   never looks at, stores or prints gender. It is a guess by appearance in two classes, and many
+                 places should not collect it.
+  --tasks face   faces alone; does not load the attributes model."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -135,7 +142,8 @@ class _LogFormat(logging.Formatter):
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="maskedge",
-        description="Finds faces, masked or bare, in pictures and camera streams, on this machine alone.",
+        description="Finds faces in pictures and camera streams and tells how each wears a mask. "
+        "Nothing leaves this machine.",
         epilog=f"{_EXAMPLES}\n\n{_EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -195,7 +203,7 @@ def _add_run(add: Callable[..., _Parser]) -> None:
     run = add(
         "run",
         _loop,
-        "the camera loop: find faces in every frame, follow them, show and write them",
+        "the camera loop: find faces, follow them, tell mask state and gender, show and write all of it",
         """examples:
   maskedge run                                   the first camera, or the demo clip where there is none
   maskedge run --source usb:0 --size 640x480     one camera
@@ -206,6 +214,8 @@ def _add_run(add: Callable[..., _Parser]) -> None:
 Every option can also stand in a file: see maskedge config.
 
 """
+        + _TASKS_HELP
+        + "\n\n"
         + _EXIT_CODES,
     )
     facts: dict[str, Any] = {one.name: one for one in fields(Config)}
@@ -242,13 +252,17 @@ def _add_image(add: Callable[..., _Parser]) -> None:
     image = add(
         "image",
         _image,
-        "find the faces in pictures",
+        "find the faces in pictures, and tell mask state and gender",
         """examples:
-  maskedge image photo.jpg                       one line for people
+  maskedge image photo.jpg                       a line for people: a woman, mask under her nose (94 %)
   maskedge image --json photos/ > faces.jsonl    one JSON object a line, folders searched recursively
   maskedge image photos/ https://example.org/a.jpg --out found
 
-One line per picture, in the order given, also for those that cannot be read; then the exit code is 1.""",
+Pictures come in the order given, also those that cannot be read; then the exit code is 1. With --json each is
+one line, else each face is: face 1 is the leftmost one.
+
+"""
+        + _TASKS_HELP,
     )
     image.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, glob or http(s) address")
     image.add_argument("--json", action="store_true", help="print one JSON object per picture")
@@ -257,7 +271,8 @@ One line per picture, in the order given, also for those that cannot be read; th
         "--show", action="store_true", help="show each picture; any key goes on, q or Esc ends"
     )
     _add_model_folder(image)
-    for name, metavar in (("precision", "NAME"), ("threads", "N"), ("score", "0..1")):
+    options = (("tasks", "TASK[,TASK]"), ("precision", "NAME"), ("threads", "N"), ("score", "0..1"))
+    for name, metavar in options:
         one = next(one for one in fields(Config) if one.name == name).metadata
         image.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
 
@@ -280,6 +295,23 @@ def _detector(config: Config, *, score: float | None = None) -> FaceDetector:
     return FaceDetector(model, entry, score_threshold=wanted)
 
 
+def _estimator(config: Config) -> AttributesEstimator | None:
+    """What tells mask state and gender; None, with the model not even loaded, where neither is asked for."""
+    if set(config.tasks) == {"face"}:
+        return None
+    from edge.tasks.attributes import AttributesEstimator
+    from edge.tflite import load_manifest, load_model
+
+    manifest = load_manifest(config.models)
+    if "attributes" not in manifest.models:
+        remedy = "get the models again, or use --tasks face to find faces only"
+        raise ModelError(f"no model 'attributes' in {manifest.folder}", remedy=remedy)
+    model = load_model(
+        "attributes", precision=config.precision, threads=config.threads, models_dir=config.models
+    )
+    return AttributesEstimator(model, manifest.entry("attributes"), tasks=config.tasks)
+
+
 def _loop(args: argparse.Namespace) -> int:
     names = {one.name for one in fields(Config)}
     config = load_config(args.config, {key: value for key, value in vars(args).items() if key in names})
@@ -290,6 +322,7 @@ def _loop(args: argparse.Namespace) -> int:
     from edge.camera import open_source
     from edge.pipeline import Pipeline
     from edge.sinks import Canvas
+    from edge.tasks.attributes import AttributesVoter
     from edge.tracking import Tracker
 
     canvas = Canvas()
@@ -300,11 +333,16 @@ def _loop(args: argparse.Namespace) -> int:
         detector = _detector(config, score=config.keep_score)
         start_score = 0.0 if config.keep_score is None else _score(config)
         tracker = Tracker(iou=config.track_iou, max_age_s=config.track_seconds, start_score=start_score)
-        model = detector.model
+        estimator = _estimator(config)
+        labeller = None
+        if estimator is not None:
+            labeller = AttributesVoter(estimator, every_s=config.attributes_seconds, reject=config.reject)
+        models = [detector.model] if estimator is None else [detector.model, estimator.model]
 
         def on_first() -> None:
-            threads = f"{model.threads} thread{'' if model.threads == 1 else 's'}"
-            log.info("%s: %s on %s, %s", source.name, model.name, model.runtime, threads)
+            for model in models:
+                threads = f"{model.threads} thread{'' if model.threads == 1 else 's'}"
+                log.info("%s: %s on %s, %s", source.name, model.name, model.runtime, threads)
             log.info("first result %.2f s after the start of the program", _since_start())
 
         sinks = _open_sinks(specs, source, config, canvas)
@@ -313,6 +351,7 @@ def _loop(args: argparse.Namespace) -> int:
             detector,
             sinks,
             tracker=tracker,
+            labeller=labeller,
             canvas=canvas,
             seconds=config.seconds,
             frames=config.frames,
@@ -403,7 +442,7 @@ def _inputs(source: str) -> list[str]:
 
 
 def _image(args: argparse.Namespace) -> int:
-    names = ("models", "precision", "threads", "score")
+    names = ("models", "tasks", "precision", "threads", "score")
     config = load_config(overrides={name: getattr(args, name) for name in names})
 
     from edge.camera import read_image
@@ -413,6 +452,7 @@ def _image(args: argparse.Namespace) -> int:
     from edge.types import Analysis, Frame
 
     detector = _detector(config)
+    estimator = _estimator(config)
     inputs = list(_expand(args.paths))
     canvas = Canvas()
     folder = None
@@ -433,17 +473,18 @@ def _image(args: argparse.Namespace) -> int:
             image = read_image(path)
             read = time.monotonic()
             faces = detector.detect(image)
+            found = done = time.monotonic()
+            if estimator is not None:
+                faces = estimator.label(image, faces)
+                done = time.monotonic()
         except InputError as problem:
             failed += 1
             _print_failed(name, str(problem), as_json=args.json)
             continue
-        done = time.monotonic()
-        timing = {
-            "capture": (read - start) * 1e3,
-            "face": (done - read) * 1e3,
-            "total": (done - start) * 1e3,
-            "frame_age": (done - start) * 1e3,
-        }
+        timing = {"capture": (read - start) * 1e3, "face": (found - read) * 1e3}
+        if estimator is not None:
+            timing["attributes"] = (done - found) * 1e3
+        timing["total"] = timing["frame_age"] = (done - start) * 1e3
         height, width = image.shape[:2]
         analysis = Analysis(name, number, start - begun, width, height, faces, timing)
         frame = Frame(image, number, start, name)
@@ -487,11 +528,16 @@ def _print_found(analysis: Analysis, written: Path | None, *, as_json: bool) -> 
 
         print(json.dumps(analysis.to_json()), flush=True)
         return
-    count = len(analysis.faces)
-    text = "no face" if not count else f"{count} face{'' if count == 1 else 's'}: "
-    boxes = [(round(face.score * 100), *map(round, face.box)) for face in analysis.faces]
-    text += "; ".join(f"{score} % sure, {w}x{h} px at {x},{y}" for score, x, y, w, h in boxes)
-    print(f"{analysis.image}: {text}{f' -> {written}' if written else ''}", flush=True)
+    from edge.tasks.attributes import in_words
+
+    # In the order in which they are seen, so that the numbers need not be drawn.
+    faces = sorted(analysis.faces, key=lambda face: face.box[0] + face.box[2] / 2)
+    lines = [in_words(face) for face in faces] or ["no face"]
+    if len(lines) > 1:
+        lines = [f"face {number}: {line}" for number, line in enumerate(lines, 1)]
+    if written:
+        lines[-1] += f" -> {written}"
+    print("\n".join(f"{analysis.image}: {line}" for line in lines), flush=True)
 
 
 def _shower(canvas: Canvas) -> Callable[[Frame, Analysis], bool] | None:

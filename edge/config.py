@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.errors import UsageError
 
-TASKS = ("face",)
+TASKS = ("face", "mask", "gender")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
@@ -118,11 +118,11 @@ class Config:
         example='["video:out.mp4", "jsonl:faces.jsonl", "summary"]',
     )
     tasks: tuple[str, ...] = _option(
-        ("face",),
+        ("mask", "gender"),
         _tasks,
-        "what to look for",
+        "what to tell of faces, which are always found",
         range=", ".join(TASKS),
-        why="each task costs time for every frame",
+        why="mask alone never looks at gender, which many places should not collect; face alone is fastest",
     )
     seconds: float | None = _option(
         None,
@@ -223,6 +223,20 @@ class Config:
         "how long a face that is not seen keeps its id",
         range="0 to 60",
         why="long enough for a hand before the face, too short for somebody else to step in",
+    )
+    attributes_seconds: float = _option(
+        0.08,
+        _number(0, 60),
+        "how often mask state and gender of each face are looked at",
+        range="0 (every frame) to 60",
+        why="a change of mask is shown this and two or three frames late; new and unclear faces do not wait",
+    )
+    reject: bool = _option(
+        True,
+        _flag,
+        "leave out what the attributes model takes for no face",
+        range="true or false; only with the tasks mask or gender",
+        why="hands, prints and patterns fool the face model now and then",
     )
     jsonl_max_mb: float = _option(
         50.0,

@@ -22,10 +22,20 @@ VERMILION: Color = (0, 94, 213)
 PURPLE: Color = (167, 121, 204)
 BLACK: Color = (0, 0, 0)
 WHITE: Color = (255, 255, 255)
+GREY: Color = (190, 190, 190)
 
 TRACK_COLORS = (SKY, ORANGE, GREEN, YELLOW, PURPLE, BLUE, VERMILION)
 MASK_COLORS = {"correct": GREEN, "nose_out": YELLOW, "chin": ORANGE, "none": VERMILION}
 MASK_WORDS = {"correct": "mask", "nose_out": "nose out", "chin": "mask on chin", "none": "no mask"}
+# The less the mask covers, the less is drawn of each side of the box, in parts of the side: whole lines, long
+# dashes, short dashes, corners. It tells the states apart where there is no room for text and no colour seen.
+MASK_LINES: dict[str, tuple[tuple[float, float], ...]] = {
+    "correct": ((0.0, 1.0),),
+    "nose_out": ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0)),
+    "chin": ((0.0, 0.08), (0.23, 0.31), (0.46, 0.54), (0.69, 0.77), (0.92, 1.0)),
+    "none": ((0.0, 0.2), (0.8, 1.0)),
+}
+GENDER_WORDS = {"female": "woman", "male": "man"}
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP = 22.0  # height of a capital letter at font scale 1, pixels
@@ -33,27 +43,38 @@ _MIN_CAP = 8.0  # smallest height that can be read
 
 
 def color_of(face: Face) -> Color:
-    """BGR colour of a face: by mask state where it is known, else by track, so that it stays."""
-    if face.mask and face.mask.get("state") in MASK_COLORS:
-        return MASK_COLORS[face.mask["state"]]
+    """BGR colour of a face: by mask state, grey where that is not clear; without that task by track."""
+    if face.mask:
+        return MASK_COLORS.get(face.mask["state"], GREY)
     return TRACK_COLORS[(face.track or 0) % len(TRACK_COLORS)]
 
 
 def label_of(face: Face) -> str:
-    """Short text for a face, in the characters that OpenCV's fonts have."""
+    """Short text for a face, in the characters that OpenCV's fonts have: "#3 nose out 94%  woman 91%"."""
     parts = []
     if face.identity and face.identity.get("name"):
         parts.append(str(face.identity["name"]))
     elif face.track is not None:
         parts.append(f"#{face.track}")
-    if face.mask and face.mask.get("state"):
-        parts.append(MASK_WORDS.get(face.mask["state"], str(face.mask["state"])))
-    if face.gender and face.gender.get("label"):
-        parts.append(str(face.gender["label"]))
-    if not face.mask:
-        parts.append(f"{face.score:.0%}")
-    text = unicodedata.normalize("NFKD", " ".join(parts))
+    if face.mask:
+        parts.append(_words(MASK_WORDS, face.mask["state"], face.mask["score"], unknown="mask ?"))
+    elif not face.gender:
+        parts.append(_percent(face.score))
+    text = " ".join(parts)
+    if face.gender:
+        # Unknown gender is nothing that needs to be said; next to nothing else it is.
+        told = _words(GENDER_WORDS, face.gender["label"], face.gender["score"], unknown="" if text else "?")
+        text = "  ".join(part for part in (text, told) if part)
+    text = unicodedata.normalize("NFKD", text)
     return "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace").decode()
+
+
+def _words(words: dict[str, str], key: str | None, score: float, *, unknown: str) -> str:
+    return unknown if key is None else f"{words.get(key, key)} {_percent(score)}"
+
+
+def _percent(score: float) -> str:
+    return f"{min(score, 0.99):.0%}"  # nothing is certain
 
 
 def status_of(analysis: Analysis, fps: float | None = None) -> str:
@@ -61,7 +82,8 @@ def status_of(analysis: Analysis, fps: float | None = None) -> str:
     count = len(analysis.faces)
     parts = [f"{count} face{'' if count == 1 else 's'}"]
     if "face" in analysis.timing_ms:
-        parts.append(f"{analysis.timing_ms['face']:.1f} ms")
+        models_ms = analysis.timing_ms["face"] + analysis.timing_ms.get("attributes", 0.0)
+        parts.append(f"{models_ms:.1f} ms")
     if fps:
         parts.append(f"{fps:.0f} fps")
     return "  ".join(parts)
@@ -142,9 +164,24 @@ def _text(out: np.ndarray, size: _Text, x: float, y: float, color: Color) -> Non
 
 def _box(out: np.ndarray, face: Face, line: int) -> None:
     x, y, w, h = face.box
-    first, last = _point(out, x, y), _point(out, x + w, y + h)
-    cv2.rectangle(out, first, last, BLACK, line + max(2, line))  # a dark rim: seen on any background
-    cv2.rectangle(out, first, last, color_of(face), line)
+    left, top = _point(out, x, y)
+    right, bottom = _point(out, x + w, y + h)
+    state = face.mask["state"] if face.mask else None
+    parts = MASK_LINES.get(state or "", MASK_LINES["correct"])
+    rim = line + max(2, line)  # dark, so that the box is seen on any background
+    if 0.15 * min(right - left, bottom - top) < rim:
+        parts = MASK_LINES["correct"]  # in a box this small the gaps would close
+    for color, thickness in ((BLACK, rim), (color_of(face), line)):
+        if len(parts) == 1:
+            cv2.rectangle(out, (left, top), (right, bottom), color, thickness)
+            continue
+        for begin, end in parts:
+            for y_ in (top, bottom):
+                ends = (left + round(begin * (right - left)), y_), (left + round(end * (right - left)), y_)
+                cv2.line(out, *ends, color, thickness)
+            for x_ in (left, right):
+                ends = (x_, top + round(begin * (bottom - top))), (x_, top + round(end * (bottom - top)))
+                cv2.line(out, *ends, color, thickness)
 
 
 def _landmarks(out: np.ndarray, face: Face, line: int) -> None:

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
@@ -38,6 +38,31 @@ class Detector(Protocol):
         ...
 
 
+class Labeller(Protocol):
+    """What tells more about faces; `edge.tasks.attributes.AttributesVoter` is one.
+
+    Attributes:
+        rejected: tracks that it took for no face.
+    """
+
+    rejected: int
+
+    @property
+    def last_invoke_ms(self) -> float:
+        """Time of the bare model in the last call, summed over the faces it looked at, milliseconds."""
+        ...
+
+    def label(self, image: np.ndarray, faces: Sequence[Face]) -> tuple[Face, ...]:
+        """Faces of a picture that stands for itself, H x W x 3 uint8 BGR; without those that are none."""
+        ...
+
+    def update(
+        self, image: np.ndarray, faces: Sequence[Face], time_s: float, tracks: Collection[int]
+    ) -> tuple[Face, ...]:
+        """Faces of the next frame, with track ids; `tracks` are all ids that the tracker remembers."""
+        ...
+
+
 class _Stopped(Exception):
     """Raised by a signal while the loop waits for a frame."""
 
@@ -49,15 +74,19 @@ class Pipeline:
     themselves (see `edge.sinks.open_sink`), so that results are as fresh as the machine allows.
 
     Each `Analysis` has these `timing_ms`: `capture` (the loop waited this long for the frame; decoding runs
-    in a thread of the source meanwhile), `face`, `total` (from asking for the frame to the end of the
-    analysis) and `frame_age` (from the capture to the end of the analysis). Its `time` is that of capture
-    since the loop began; for clips it is the position in the clip.
+    in a thread of the source meanwhile), `face`, `attributes` (with a labeller), `total` (from asking for
+    the frame to the end of the analysis) and `frame_age` (from the capture to the end of the analysis). Its
+    `time` is that of capture since the loop began; for clips it is the position in the clip.
+
+    Pictures of a set are labelled each by itself: what lies at the same place in two photos need not be the
+    same person.
 
     Args:
         source: frames; opened and closed by `run`.
         detector: finds the faces.
         sinks: take the results in this order; closed by `run`.
         tracker: by default a new one.
+        labeller: tells more about the faces; None leaves them as they are found.
         canvas: the one the sinks share; told the frames per second.
         seconds, frames: end after this long or this many frames; None for never.
         on_first: called once, after the first analysis and before the sinks get it.
@@ -70,6 +99,7 @@ class Pipeline:
         sinks: Sequence[Sink] = (),
         *,
         tracker: Tracker | None = None,
+        labeller: Labeller | None = None,
         canvas: Canvas | None = None,
         seconds: float | None = None,
         frames: int | None = None,
@@ -79,6 +109,7 @@ class Pipeline:
         self._detector = detector
         self._sinks = list(sinks)
         self._tracker = Tracker() if tracker is None else tracker
+        self._labeller = labeller
         self._canvas = Canvas() if canvas is None else canvas
         self._seconds = seconds
         self._frames = frames
@@ -131,6 +162,7 @@ class Pipeline:
             report.dropped = self._source.dropped
             report.failed = len(getattr(self._source, "failed", ()))
             report.tracks = self._tracker.seen
+            report.rejected = self._labeller.rejected if self._labeller else 0
             report.skipped = {sink.name: sink.skipped for sink in self._sinks if sink.skipped}
             for sink in self._sinks:
                 sink.finish(report)
@@ -141,6 +173,7 @@ class Pipeline:
     def _loop(self, report: RunReport) -> None:
         clock = time.monotonic
         source, detector, tracker, canvas = self._source, self._detector, self._tracker, self._canvas
+        labeller = self._labeller
         frames = source.frames()
         rate = None if source.live else source.fps or _PICTURES_FPS
         begun = asked = clock()
@@ -159,14 +192,19 @@ class Pipeline:
             # A file is read as fast as the machine can: only its own clock tells how far a face moved.
             at = frame.time - begun if rate is None else frame.id / rate
             faces = tracker.update(faces, at)
-            done = clock()
+            tracked = done = clock()
+            if labeller is not None:
+                if frame.name is None:
+                    faces = labeller.update(frame.image, faces, at, tracker.ids)
+                else:
+                    faces = labeller.label(frame.image, faces)
+                done = clock()
             age = (done - frame.time) * 1e3
-            timing = {
-                "capture": (got - asked) * 1e3,
-                "face": (detected - got) * 1e3,
-                "total": (done - asked) * 1e3,
-                "frame_age": age,
-            }
+            timing = {"capture": (got - asked) * 1e3, "face": (detected - got) * 1e3}
+            if labeller is not None:
+                timing["attributes"] = (done - tracked) * 1e3
+            timing["total"] = (done - asked) * 1e3
+            timing["frame_age"] = age
             height, width = frame.image.shape[:2]
             analysis = Analysis(frame.name, frame.id, max(at, 0.0), width, height, faces, timing)
             if not report.frames:
@@ -187,7 +225,9 @@ class Pipeline:
             for stage, ms in timing.items():
                 report.add(stage, ms)
             report.add("invoke", detector.last_invoke_ms)
-            report.add("track", (done - detected) * 1e3)
+            report.add("track", (tracked - detected) * 1e3)
+            if labeller is not None:
+                report.add("attributes_invoke", labeller.last_invoke_ms)
             report.add("sinks", (end - done) * 1e3)
             report.add("loop", (end - asked) * 1e3)
             # Smoothed over about ten frames, so that the number can be read.

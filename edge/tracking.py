@@ -62,6 +62,11 @@ class Tracker:
         return len(self._tracks)
 
     @property
+    def ids(self) -> set[int]:
+        """Of the tracks that are remembered."""
+        return {track.id for track in self._tracks}
+
+    @property
     def seen(self) -> int:
         """How many ids were given so far."""
         return self._last_id

@@ -15,6 +15,12 @@ LANDMARK_NAMES = ("right_eye", "left_eye", "nose", "right_mouth_corner", "left_m
 LANDMARKS_MIRRORED = (1, 0, 2, 4, 3)
 """The order that brings landmarks of a mirrored picture back into `LANDMARK_NAMES` order."""
 
+MASK_STATES = ("none", "chin", "nose_out", "correct")
+"""How a mask is worn, in the model's order: not at all, under the mouth, under the nose, over both."""
+
+GENDERS = ("female", "male")
+"""What a face looks like to the model, in its order; a guess by appearance, not identity."""
+
 
 @dataclass(slots=True, frozen=True)
 class Frame:
@@ -42,8 +48,10 @@ class Face:
         score: detector confidence, 0..1.
         landmarks: 5 x 2 float32, pixels of the original picture, in `LANDMARK_NAMES` order.
         track: id that stays with the face from frame to frame, or None outside a loop.
-        mask, gender, identity: JSON-ready results of the tasks of those names, or None when
-            the task did not run or does not know.
+        mask: `{"state", "score", "scores"}`: the state of `MASK_STATES`, or None where it is not clear; its
+            probability, or where it is not clear the highest one; the probabilities of all states.
+        gender: `{"label", "score"}`: of `GENDERS`, or None where it is not clear; its probability, likewise.
+        identity: the result of that task. All three are JSON-ready, and None when the task did not run.
     """
 
     box: tuple[float, float, float, float]
@@ -79,7 +87,7 @@ class Analysis:
         time: capture time in seconds since the source was opened.
         width, height: of the original picture, pixels.
         faces: by falling score.
-        timing_ms: stage name to milliseconds (`capture`, `face`, `total`, `frame_age`, ...).
+        timing_ms: stage name to milliseconds (`capture`, `face`, `attributes`, `total`, `frame_age`).
     """
 
     image: str | None

@@ -11,6 +11,11 @@ from pathlib import Path
 from edge.errors import MaskedgeError
 
 REPO = Path(__file__).resolve().parent.parent
+RESULTS = REPO / "benchmarks" / "results"
+REPORTS = {"face": RESULTS / "face_accuracy.json", "attributes": RESULTS / "attributes_report.md"}
+SIZES = {"face": "320x320", "attributes": "96x96"}
+# What the layers of each network reduce by in all.
+MULTIPLES = {"face": 32, "attributes": 16}
 
 EXAMPLES = """
 the road of a model, each step one command:
@@ -19,6 +24,14 @@ the road of a model, each step one command:
   python -m export convert face --data DATA                  every precision, parity, manifest, card
   python -m export evaluate face --data DATA --teachers DIR  AP, false alarms, landmarks, other detectors
   python -m export compare A.tflite B.tflite --data DATA     two files on the same pictures
+
+the same with `attributes` (mask state and gender), which needs the face model first:
+  python -m export prepare attributes --data DATA --teachers DIR   pack aligned faces (15 minutes, 10 GB)
+  python -m export train attributes                                about 70 minutes on 2 cores
+  python -m export train attributes --plain                        the two-class yardstick (4 minutes)
+  python -m export convert attributes --data DATA --teachers DIR --masks DIR
+  python -m export evaluate attributes --data DATA --teachers DIR --masks DIR
+  python -m export sizes --data DATA --masks DIR                   accuracy against latency (20 minutes)
 
 DATA holds scenes/SET/images/*.jpg, scenes/SET/annotations/*.xml (PASCAL VOC) and faces/SET/landmarks.csv;
 see docs/training.md for the sets and for how to bring your own.
@@ -38,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         if model:
-            sub.add_argument("model", choices=["face"], help="which model")
+            sub.add_argument("model", choices=["face", "attributes"], help="which model")
         sub.add_argument(
             "--data",
             type=Path,
@@ -53,7 +66,22 @@ def parser() -> argparse.ArgumentParser:
     def teachers(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--teachers", type=Path, help="folder with the reference detectors")
 
-    sub = command("prepare", "label the training pictures with the teacher's landmarks")
+    def masks(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--masks",
+            type=Path,
+            help="attributes: folder with templates/ and textures/ of photographed masks, to paint scored "
+            "faces (default: drawn ones)",
+        )
+
+    def models(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--models", type=Path, default=REPO / "converted_models", help="folder with the manifest"
+        )
+
+    sub = command(
+        "prepare", "face: label the pictures with the teacher's landmarks; attributes: pack the faces"
+    )
     teachers(sub)
     run_folder(sub)
     sub = command("train", "train, or go on from the last checkpoint")
@@ -63,72 +91,101 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         nargs=2,
         metavar=("FIRST", "SECOND"),
-        help="epochs of the two stages (default: 40 and 16)",
+        help="epochs of the two stages (default: face 40 and 16, attributes 20 and 12)",
+    )
+    sub.add_argument(
+        "--plain", action="store_true", help="attributes: the two-class model that ours is compared with"
     )
     sub = command("convert", "write every precision, check parity with Keras, write manifest and card")
     run_folder(sub)
     teachers(sub)
+    masks(sub)
     sub.add_argument("--out", type=Path, default=REPO / "converted_models", help="default: converted_models")
     sub.add_argument(
-        "--size", default="320x320", metavar="WxH", help="input size, multiples of 32 (default: %(default)s)"
+        "--size",
+        metavar="WxH",
+        help=f"input size (default: face {SIZES['face']}, attributes {SIZES['attributes']})",
     )
     sub = command("evaluate", "score every precision on pictures never trained on")
     teachers(sub)
-    sub.add_argument(
-        "--models", type=Path, default=REPO / "converted_models", help="folder with the manifest"
-    )
+    masks(sub)
+    models(sub)
+    run_folder(sub)
     sub.add_argument(
         "--report",
         type=Path,
-        default=REPO / "benchmarks" / "results" / "face_accuracy.json",
-        help="JSON to write, a plot goes beside it (default: %(default)s)",
+        help="file to write, the rest goes beside it "
+        f"(default: benchmarks/results/{REPORTS['face'].name} and {REPORTS['attributes'].name})",
     )
+    sub = command(
+        "sizes", "attributes: accuracy against latency of several sizes, trained alike", model=False
+    )
+    masks(sub)
+    models(sub)
+    run_folder(sub)
+    sub.set_defaults(model="attributes")
     sub = command("compare", "compare the outputs of two .tflite files on held-out pictures", model=False)
+    sub.set_defaults(model="face")
     sub.add_argument("files", type=Path, nargs=2, metavar="FILE")
     return main
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, model: str = "face") -> tuple[int, int]:
     """WxH as numbers.
 
     Raises:
-        ValueError: if it is no size in multiples of 32.
+        ValueError: if the model does not come in that size.
     """
     width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(width) % 32 == int(height) % 32 == 0):
-        raise ValueError(f"--size {text}: give WIDTHxHEIGHT in multiples of 32, such as 320x320")
+    step = MULTIPLES[model]
+    whole = width.isdigit() and height.isdigit() and int(width) and int(height)
+    if not (whole and int(width) % step == int(height) % step == 0):
+        raise ValueError(f"--size {text}: give WIDTHxHEIGHT in multiples of {step}, such as {SIZES[model]}")
+    if model == "attributes" and width != height:
+        raise ValueError(f"--size {text}: the crops are square, such as {SIZES[model]}")
     return int(width), int(height)
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what the command line says; returns the exit code."""
-    if not (args.data / "scenes").is_dir():
+    packed = args.model == "attributes" and args.command == "train"
+    if not packed and not (args.data / "scenes").is_dir():
         raise FileNotFoundError(f"no data at {args.data}: give --data, a folder with scenes/ and faces/")
-    runs = getattr(args, "run", None) or Path("runs") / "face"
-    if args.command in ("train", "convert"):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        # Both are read when Keras and TensorFlow are imported, which is inside the commands.
-        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    args.run = getattr(args, "run", None) or Path("runs") / args.model
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Both are read when Keras and TensorFlow are imported, which is inside the commands.
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if args.command in ("convert", "evaluate"):
+        args.report = getattr(args, "report", None) or REPORTS[args.model]
+    (_face if args.model == "face" else _attributes)(args)
+    return 0
+
+
+def _stages(stages: tuple, epochs: list[int] | None) -> tuple:
+    from dataclasses import replace
+
+    return tuple(
+        replace(s, epochs=n) for s, n in zip(stages, epochs or [s.epochs for s in stages], strict=True)
+    )
+
+
+def _face(args: argparse.Namespace) -> None:
     if args.command == "prepare":
         from export.data.scenes import YUNET, prepare
 
         if not args.teachers:
             raise ValueError(f"prepare needs --teachers, the folder with {YUNET}")
-        out = prepare(args.data, args.teachers / YUNET, runs.parent / "landmarks.json")
+        out = prepare(args.data, args.teachers / YUNET, args.run.parent / "landmarks.json")
         print(f"wrote {out}")
     elif args.command == "train":
         from export.train.face import STAGES, train
 
-        stages = STAGES
-        if args.epochs:
-            from dataclasses import replace
-
-            stages = tuple(replace(s, epochs=n) for s, n in zip(STAGES, args.epochs, strict=True))
-        print(f"trained weights: {train(args.data, runs, stages)}")
+        print(f"trained weights: {train(args.data, args.run, _stages(STAGES, args.epochs))}")
     elif args.command == "convert":
         from export.face_model import convert_face
 
-        entry = convert_face(args.data, runs, args.out, parse_size(args.size), teachers=args.teachers)
+        size = parse_size(args.size or SIZES["face"])
+        entry = convert_face(args.data, args.run, args.out, size, teachers=args.teachers)
         for file in entry["files"].values():
             print(
                 f"{file['file']:24} {file['bytes']:>9,} bytes  AP {file['parity']['ap']:.4f}  "
@@ -150,7 +207,69 @@ def run(args: argparse.Namespace) -> int:
         figures = parity.compare((by_width(a, a.run(p)), by_width(b, b.run(p))) for p in pictures)
         for name, row in figures.items():
             print(f"{name:10} " + "  ".join(f"{k} {v}" for k, v in row.items()) + f"  n {len(pictures)}")
-    return 0
+
+
+def _attributes(args: argparse.Namespace) -> None:
+    packs, plain = args.run / "packs", args.run / "plain"
+    if args.command == "prepare":
+        from export.data.attribute_faces import prepare
+        from export.data.scenes import YUNET
+
+        if not args.teachers:
+            raise ValueError(f"prepare needs --teachers, the folder with {YUNET}")
+        print(f"packed faces: {prepare(args.data, args.teachers, packs)}")
+    elif args.command == "train":
+        from export.train.attributes import STAGES, train, train_plain
+
+        if args.plain:
+            print(f"trained weights of the yardstick: {train_plain(packs, plain)}")
+        else:
+            print(f"trained weights: {train(packs, args.run, _stages(STAGES, args.epochs))}")
+    elif args.command == "convert":
+        from export.attributes_model import convert_attributes
+
+        entry = convert_attributes(
+            args.data,
+            args.run,
+            packs,
+            args.out,
+            parse_size(args.size or SIZES["attributes"], "attributes")[0],
+            teachers=args.teachers,
+            masks=args.masks,
+            plain_run=plain,
+            report=args.report,
+        )
+        for file in entry["files"].values():
+            print(
+                f"{file['file']:26} {file['bytes']:>9,} bytes  main figure {file['parity']['value']:.4f}  "
+                f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
+            )
+    elif args.command == "evaluate":
+        from export.attributes_report import table
+        from export.evaluate_attributes import evaluate
+
+        result = evaluate(
+            args.data,
+            args.models,
+            teachers=args.teachers,
+            masks=args.masks,
+            plain=plain,
+            report=args.report,
+        )
+        print(f"{table(result)}\n\nthe whole report: {args.report}")
+    elif args.command == "sizes":
+        from export.attributes_sizes import compare
+
+        shipped = args.models / "attributes.int8.tflite"
+        for row in compare(
+            args.data,
+            packs,
+            args.run / "sizes",
+            RESULTS / "attributes_sizes.json",
+            shipped=shipped if shipped.exists() else None,
+            masks=args.masks,
+        ):
+            print(f"{row['name']:16} main figure {row['main']:.4f}  int8 p50 {row['int8_ms']['p50']:.3f} ms")
 
 
 def main(argv: list[str] | None = None) -> int:

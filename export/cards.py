@@ -60,6 +60,130 @@ The trainer adds painted masks, mosaics, faces pasted into rooms, and changes of
   their interest. Tell visitors that a camera looks at them.
 """
 
+ATTRIBUTES = """# attributes: how a mask is worn, and a guess at gender
+
+One small network ({parameters:,} parameters, {macs:.0f} million multiply-accumulates) looks at a face that
+was aligned by its five landmarks and says three things: how a mask is worn (`none`; `chin`: worn, mouth and
+nose bare; `nose_out`: mouth covered, nose bare; `correct`), whether the person looks `female` or `male`, and
+whether this is a face at all. Gender and state together are the 8-class answer.
+
+- **Input**: 1 x {size} x {size} x 3 uint8 RGB, cut by `edge.geometry.align` with the template of the manifest
+  (the eyes a quarter of the crop apart, the chin and a mask below it in view). Normalisation is inside.
+- **Output**: logits `mask` (1 x 4: none, chin, nose_out, correct), `gender` (1 x 2: female, male), `face`
+  (1 x 1), float32. Temperatures are folded into the last layers: softmax and sigmoid give calibrated
+  probabilities.
+- **Default**: {default}, {default_reason}.
+
+## Gender is a guess by appearance
+
+Two classes, because the training labels have two. They were given by strangers who looked at pictures; they
+are not what the people would say of themselves. The model repeats what those strangers would have said, with
+the errors below, which differ between groups of people.
+
+**Do not use it** to decide anything about a person: access, price, service, advertising shown to one
+person, hiring, policing; to address people; for people who have not been told; for children; or anywhere a
+wrong guess hurts. Many places should not collect it at all: `--tasks mask` neither reads nor stores nor shows
+it. It never takes part in an unlock decision.
+
+## Figures
+
+{table}
+
+"Worn wrongly" is nose bare or mask on the chin. Held out: a seventh of ilc and of maskon, fairface_dev, lfw;
+masks on the last two are painted: {painted_with}. More, with pictures, in
+[the report](../benchmarks/results/attributes_report.md).
+
+{yardsticks}
+
+### Gender, bare faces, by race, gender and age (fairface_dev)
+
+{groups}
+
+With painted masks:
+
+{groups_painted}
+
+### Unknown
+
+The state or label is null where the score is below the threshold, the face too small or too blurred:
+
+{thresholds}
+
+{answers}
+
+### Not a face
+
+{rejection}
+
+## Precisions
+
+| precision | bytes | main figure | lost against Keras | cosine of mask, gender, face | oldest TFLite |
+|---|---|---|---|---|---|
+{precisions}
+
+Main figure: {metric}.
+
+## Training data
+
+{training_data}
+
+The trainer paints masks of many designs in three positions on bare faces, and hands, scarves, collars and
+things over the mouth, which are no mask (`none`).
+
+## Licence
+
+{licence}.
+
+## Limits
+
+- Thresholds and temperatures were set on half of the same held-out faces: the figures are a little kind.
+- Most masks with `chin` and `nose_out` that it saw were painted; real ones were some hundred.
+- A mask with a mouth printed on it, a veil, a beard under a mask, a face turned beyond three quarters: expect
+  errors. A scarf over the nose is `none`, and so it should be said to visitors.
+- A correct mask is not a safe mask: it sees where the cloth is, not what it is.
+- Age bands and groups of few faces have wide intervals; the report gives n for each.
+"""
+
+
+def attributes(entry: dict[str, Any], result: dict[str, Any], report: Any) -> str:
+    """The card of the attributes model.
+
+    Args:
+        entry: its manifest entry.
+        result: of `export.evaluate_attributes.evaluate`.
+        report: the module that lays out its tables.
+    """
+    files = entry["files"]
+    first = files[entry["default"]]
+    rows = []
+    for precision, file in files.items():
+        parity = file["parity"]
+        cosines = ", ".join(f"{parity['outputs'][k]['cosine']:.5f}" for k in ("mask", "gender", "face"))
+        rows.append(
+            f"| {precision} | {file['bytes']:,} | {parity['value']:.4f} | {parity['drop']:+.4f} "
+            f"| {cosines} | {file['min_runtime']} |"
+        )
+    limits = entry["thresholds"]
+    return ATTRIBUTES.format(
+        parameters=first["parameters"],
+        macs=first["macs"] / 1e6,
+        size=entry["input"]["width"],
+        default=entry["default"],
+        default_reason=entry["default_reason"],
+        table=report.table(result),
+        painted_with=result["painted_with"],
+        yardsticks=report.yardsticks(result),
+        groups=report.groups(result["groups"]),
+        groups_painted=report.groups(result["groups_painted"]),
+        thresholds="\n".join(f"- `{k}` {v['value']}: {v['figure']}." for k, v in limits.items()),
+        answers=report.answers(result),
+        rejection=report.rejection(result),
+        precisions="\n".join(rows),
+        metric=first["parity"]["metric"],
+        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
+        licence=entry["licence"],
+    )
+
 
 def face(entry: dict[str, Any], result: dict[str, Any]) -> str:
     """The card of the face model.

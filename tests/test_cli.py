@@ -19,6 +19,7 @@ import pytest
 
 from edge import __version__
 from edge.cli import main
+from edge.tasks.attributes import TEMPLATE
 from tests.camera_servers import http_server
 from tests.tiny_models import constant_model
 
@@ -33,15 +34,20 @@ def _no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder whose face model finds one face in every picture."""
+    """A models folder whose face model finds one face in every picture, a woman with her nose out."""
     folder = tmp_path_factory.mktemp("models")
     cells = 12 * 12 + 6 * 6 + 3 * 3
     scores = np.full((1, cells, 1), -9, np.float32)
     scores[0, 4 * 12 + 3, 0] = 3  # the cell with its centre at 28, 36 of 96 x 96
     boxes = np.tile(np.float32([0, 0, 1, 1]), (1, cells, 1))
-    outputs = {"scores": scores, "boxes": boxes, "landmarks": np.zeros((1, cells, 10), np.float32)}
+    points = (np.float32(TEMPLATE) - 0.5).ravel() * 4.5
+    outputs = {"scores": scores, "boxes": boxes, "landmarks": np.tile(points, (1, cells, 1))}
     data = constant_model((1, 96, 96, 3), outputs)
     (folder / "face.int8.tflite").write_bytes(data)
+    logits = {"mask": [0, 0, 4, 0], "gender": [2.3, 0], "face": [3]}
+    answers = {name: np.float32([values]) for name, values in logits.items()}
+    attributes_data = constant_model((1, 32, 32, 3), answers)
+    (folder / "attributes.int8.tflite").write_bytes(attributes_data)
     entry = {
         "task": "face",
         "version": "1.2.3",
@@ -58,7 +64,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         },
     }
-    (folder / "manifest.json").write_text(json.dumps({"version": 1, "models": {"face": entry}}))
+    # The test pictures are flat grey: not sharp at all.
+    limits = {"mask": 0.7, "gender": 0.7, "face": 0.5, "min_side": 10, "sharpness": 0}
+    attributes = {
+        "task": "attributes",
+        "version": "0.5.0",
+        "default": "int8",
+        "thresholds": {name: {"value": value, "figure": "a test"} for name, value in limits.items()},
+        "alignment": {"template": TEMPLATE},
+        "files": {
+            "int8": {
+                "file": "attributes.int8.tflite",
+                "sha256": hashlib.sha256(attributes_data).hexdigest(),
+                "bytes": len(attributes_data),
+            }
+        },
+    }
+    entries = {"face": entry, "attributes": attributes}
+    (folder / "manifest.json").write_text(json.dumps({"version": 1, "models": entries}))
     return folder
 
 
@@ -133,7 +156,8 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["run", "--seconds", "-1"], 2, "--seconds -1 must be between"),
     (["run", "--frames", "1.5"], 2, "--frames 1.5 must be a whole number"),
     (["run", "--size", "big"], 2, "--size big must be WIDTHxHEIGHT"),
-    (["run", "--tasks", "face,mask"], 2, "has no task 'mask'"),
+    (["run", "--tasks", "face,age"], 2, "has no task 'age'"),
+    (["image", "--tasks", "age", "x.jpg"], 2, "--tasks age has no task 'age'"),
     (["run", "--sink", "nowhere"], 2, "unknown sink 'nowhere'"),
     (["run", "--sink", "video:a.txt"], 2, "use one of .mp4"),
     (["run", "--sink", "a.mp4", "--out", "./a.mp4"], 2, "two sinks write to the same file"),
@@ -257,15 +281,98 @@ def test_image_finds_the_face_in_pixels_of_the_original(run: Run, pictures: Path
     assert face["box"] == pytest.approx([56 - 21.75, 72 - 21.75, 43.5, 43.5], abs=0.1)
     assert face["track"] is None
     assert len(face["landmarks"]) == 5
-    assert found["timing_ms"].keys() == {"capture", "face", "total", "frame_age"}
+    assert found["timing_ms"].keys() == {"capture", "face", "attributes", "total", "frame_age"}
+    assert face["mask"]["state"] == "nose_out"
+    assert face["mask"]["score"] == face["mask"]["scores"]["nose_out"] == pytest.approx(0.948, abs=1e-3)
+    assert face["gender"] == {"label": "female", "score": pytest.approx(0.9089, abs=1e-4)}
 
 
 def test_image_for_people(run: Run, pictures: Path, use_models: Path) -> None:
     ran = run("image", pictures / "a.png", pictures / "broken.jpg")
     first, second = ran.out.splitlines()
-    assert first == f"{pictures}/a.png: 1 face: 95 % sure, 43x43 px at 34,50"
+    assert first == f"{pictures}/a.png: a woman, mask under her nose (95 %)"
     assert second.startswith(f"{pictures}/broken.jpg ")
     assert "no face" in run("image", pictures / "a.png", "--score", "0.99").out
+
+
+TASKS = [
+    ("mask,gender", "a woman, mask under her nose (95 %)", {"mask", "gender"}),
+    ("mask", "a person, mask under the nose (95 %)", {"mask"}),
+    ("gender", "a woman (91 %)", {"gender"}),
+    ("face", "a face of 43x43 px at 34,50 (95 %)", set()),
+]
+
+
+@pytest.mark.parametrize(("tasks", "words", "keys"), TASKS)
+def test_only_what_was_asked_for_is_told(
+    run: Run, pictures: Path, clip: Path, use_models: Path, tasks: str, words: str, keys: set[str]
+) -> None:
+    assert run("image", pictures / "a.png", "--tasks", tasks).out == f"{pictures}/a.png: {words}\n"
+    common = {"box", "score", "track", "landmarks"}
+    for ran in (
+        run("image", pictures / "a.png", "--tasks", tasks, "--json"),
+        run("run", "--source", clip, "--tasks", tasks, "--frames", "3", "--sink", "jsonl:-"),
+        run("run", "--source", pictures / "a.png", "--tasks", tasks, "--sink", "jsonl:-"),
+    ):
+        assert ran.code == 0
+        for line in ran.lines:
+            assert line["faces"][0].keys() == common | keys
+            assert ("attributes" in line["timing_ms"]) == bool(keys)
+        if "gender" not in keys:
+            assert "gender" not in ran.out
+            assert "female" not in ran.out
+
+
+def test_several_faces_are_numbered_from_left_to_right(
+    run: Run, pictures: Path, models: Path, tmp_path: Path
+) -> None:
+    cells = 12 * 12 + 6 * 6 + 3 * 3
+    scores = np.full((1, cells, 1), -9, np.float32)
+    scores[0, [4 * 12 + 8, 4 * 12 + 3], 0] = 4, 3
+    boxes = np.tile(np.float32([0, 0, 1, 1]), (1, cells, 1))
+    outputs = {"scores": scores, "boxes": boxes, "landmarks": np.zeros((1, cells, 10), np.float32)}
+    data = constant_model((1, 96, 96, 3), outputs)
+    manifest = json.loads((models / "manifest.json").read_text())
+    manifest["models"]["face"]["files"]["int8"] |= {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "face.int8.tflite").write_bytes(data)
+    ran = run("image", pictures / "a.png", "--models", tmp_path, "--tasks", "face", "--out", tmp_path / "o")
+    assert ran.out.splitlines() == [
+        f"{pictures}/a.png: face 1: a face of 43x43 px at 34,50 (95 %)",
+        f"{pictures}/a.png: face 2: a face of 43x43 px at 114,50 (98 %) -> {tmp_path}/o/a.jpg",
+    ]
+
+
+def test_without_the_attributes_model_faces_can_still_be_found(
+    run: Run, pictures: Path, clip: Path, models: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((models / "manifest.json").read_text())
+    del manifest["models"]["attributes"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "face.int8.tflite").write_bytes((models / "face.int8.tflite").read_bytes())
+    for command in (("image", pictures / "a.png"), ("run", "--source", clip)):
+        ran = run(*command, "--models", tmp_path)
+        assert ran.code == 3
+        assert ran.err.splitlines()[-1] == (
+            f"maskedge: error: no model 'attributes' in {tmp_path}: "
+            "get the models again, or use --tasks face to find faces only"
+        )
+        assert run(*command, "--models", tmp_path, "--tasks", "face").code == 0
+
+
+def test_a_damaged_attributes_model_is_no_matter_where_it_is_not_used(
+    run: Run, pictures: Path, models: Path, tmp_path: Path
+) -> None:
+    for path in models.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "attributes.int8.tflite").write_bytes(b"")
+    ran = run("image", pictures / "a.png", "--models", tmp_path)
+    assert (ran.code, ran.out) == (3, "")
+    assert "attributes" in ran.err
+    assert run("image", pictures / "a.png", "--models", tmp_path, "--tasks", "face").code == 0
 
 
 def test_image_writes_annotated_copies_and_no_input(run: Run, pictures: Path, use_models: Path) -> None:
@@ -280,7 +387,7 @@ def test_image_writes_annotated_copies_and_no_input(run: Run, pictures: Path, us
     drawn = cv2.imread(str(pictures / "a.jpg"))
     assert drawn.shape == (96, 192, 3)
     assert np.ptp(drawn) > 100
-    assert f"a.png: 1 face: 95 % sure, 43x43 px at 34,50 -> {pictures}/a.jpg" in ran.out
+    assert f"a.png: a woman, mask under her nose (95 %) -> {pictures}/a.jpg" in ran.out
 
 
 def test_image_cannot_write(run: Run, pictures: Path, use_models: Path) -> None:
@@ -333,11 +440,12 @@ def test_run_shows_the_summary_and_says_how_fast_it_started(run: Run, clip: Path
     assert ran.code == 0
     assert "30 frames" in ran.out
     assert "30 faces in 30 frames, 1 track" in ran.out
-    for stage in ("capture", "face", "total", "frame_age"):
+    for stage in ("capture", "face", "attributes", "attributes_invoke", "total", "frame_age"):
         assert f"\n{stage} " in ran.out
     assert "no window: no display" in ran.err
     assert "first result" in ran.err
     assert "face (int8)" in ran.err
+    assert "attributes (int8)" in ran.err
 
 
 def test_run_writes_everything_at_once(run: Run, clip: Path, use_models: Path, tmp_path: Path) -> None:
@@ -457,8 +565,8 @@ def test_models_lists_what_is_there(run: Run, use_models: Path) -> None:
     assert "AP 0.9312 (n = 100, scenes, int8)" in ran.out
     assert "face.int8.tflite: loads" in ran.out
     ran = run("models", "--json")
-    (model,) = ran.lines[0]["models"]
-    assert (model["name"], model["files"][0]["default"], model["files"][0]["error"]) == ("face", True, None)
+    for model, name in zip(ran.lines[0]["models"], ("face", "attributes"), strict=True):
+        assert (model["name"], model["files"][0]["default"], model["files"][0]["error"]) == (name, True, None)
 
 
 DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
@@ -495,3 +603,6 @@ def test_bench(run: Run, use_models: Path, tmp_path: Path) -> None:
     ran = run("bench", "face", "--runs", "3", "--seconds", "0.01", "--warmup", "1", "--json", path)
     assert ran.code == 0
     assert json.loads(path.read_text())["rows"][0]["model"] == "face"
+    ran = run("bench", "--runs", "3", "--seconds", "0.01", "--warmup", "1", "--json", path)
+    assert ran.code == 0
+    assert [row["model"] for row in json.loads(path.read_text())["rows"]] == ["face", "attributes"]

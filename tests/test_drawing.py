@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge.drawing import GREY as UNKNOWN
 from edge.drawing import MASK_COLORS, TRACK_COLORS, annotate, color_of, label_of, status_of
 from edge.types import Analysis, Face
 
@@ -126,14 +127,33 @@ def test_lines_grow_with_the_picture(size: tuple[int, int], least: int) -> None:
         (face(track=None), TRACK_COLORS[0]),
         (face(track=1), TRACK_COLORS[1]),
         (face(track=1 + len(TRACK_COLORS)), TRACK_COLORS[1]),
-        *((face(mask={"state": state}), color) for state, color in MASK_COLORS.items()),
-        (face(mask={"state": "unheard of"}), TRACK_COLORS[1]),
+        *((face(mask={"state": state, "score": 0.9}), color) for state, color in MASK_COLORS.items()),
+        (face(mask={"state": None, "score": 0.4}), UNKNOWN),
+        (face(mask={"state": "unheard of", "score": 0.9}), UNKNOWN),
     ],
 )
 def test_colors(one: Face, color: tuple[int, int, int]) -> None:
     assert color_of(one) == color
     after = annotate(picture(640, 480), analysis(one))
     assert (after == color).all(axis=2).any()
+
+
+@pytest.mark.parametrize(
+    ("state", "pieces"), [("none", 2), ("chin", 5), ("nose_out", 3), ("correct", 1), (None, 1)]
+)
+def test_states_differ_in_their_lines_too(state: str | None, pieces: int) -> None:
+    # For somebody who sees no colour at all, and for faces too small for text.
+    def counted(w: float) -> int:
+        one = face(0.3, 0.3, w, w, mask={"state": state, "score": 0.9})
+        after = annotate(picture(640, 480), analysis(one))
+        x, y, width, height = (round(v) for v in one.box)
+        for side in (after[y + height, x - 3 : x + width + 3], after[y - 3 : y + height + 3, x]):
+            drawn = (side == color_of(one)).all(axis=1).astype(int)
+            count = int((np.diff(drawn) == 1).sum())
+        return count
+
+    assert counted(0.3) == counted(0.1) == pieces
+    assert counted(0.02) == 1  # no room for gaps
 
 
 def test_neighbouring_tracks_differ_in_brightness_too() -> None:
@@ -148,8 +168,23 @@ def test_neighbouring_tracks_differ_in_brightness_too() -> None:
     [
         (face(track=None), "97%"),
         (face(track=3), "#3 97%"),
-        (face(track=3, mask={"state": "nose_out"}), "#3 nose out"),
-        (face(track=3, mask={"state": "correct"}, gender={"label": "female"}), "#3 mask female"),
+        (face(track=3, mask={"state": "nose_out", "score": 0.942}), "#3 nose out 94%"),
+        (face(mask={"state": "none", "score": 0.9999}), "#1 no mask 99%"),
+        (
+            face(track=3, mask={"state": "chin", "score": 0.97}, gender={"label": "female", "score": 0.91}),
+            "#3 mask on chin 97%  woman 91%",
+        ),
+        (
+            face(track=None, mask={"state": "correct", "score": 0.9}, gender={"label": "male", "score": 0.6}),
+            "mask 90%  man 60%",
+        ),
+        (
+            face(mask={"state": None, "score": 0.4}, gender={"label": "male", "score": 0.91}),
+            "#1 mask ?  man 91%",
+        ),
+        (face(mask={"state": None, "score": 0.4}, gender={"label": None, "score": 0.5}), "#1 mask ?"),
+        (face(track=2, gender={"label": "male", "score": 0.91}), "#2  man 91%"),
+        (face(track=None, gender={"label": None, "score": 0.55}), "?"),
         (face(track=3, identity={"name": "Zoë Łüç"}), "Zoe ?uc 97%"),
         (face(track=3, identity={"name": None}), "#3 97%"),
     ],
@@ -164,6 +199,7 @@ def test_labels(one: Face, label: str) -> None:
         ((), {}, None, "0 faces"),
         ((face(),), {"face": 2.14}, None, "1 face  2.1 ms"),
         ((face(), face()), {"face": 12.0}, 29.7, "2 faces  12.0 ms  30 fps"),
+        ((face(),), {"face": 2.0, "attributes": 1.5}, None, "1 face  3.5 ms"),
     ],
 )
 def test_the_status_line(

@@ -1,4 +1,4 @@
-"""The shipped model in the whole loop, on the built-in clip: what a user sees with `make run`."""
+"""The shipped models in the whole loop, on the built-in clip: what a user sees with `make run`."""
 
 from __future__ import annotations
 
@@ -11,37 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.states import MATCH, Segment, run_demo, segments, table
 from edge.camera import open_source
 from edge.geometry import iou
-from edge.pipeline import Pipeline
-from edge.sinks.base import Sink
-from edge.tasks.face import FaceDetector
-from edge.tflite import load_manifest, load_model
-from edge.types import Analysis, Frame
+from edge.tflite import load_manifest
+from edge.types import Analysis, Face
 
-MATCH = 0.4
-
-
-class Collect(Sink):
-    """Keeps every analysis."""
-
-    name = "collect"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.analyses: list[Analysis] = []
-
-    def write(self, frame: Frame, analysis: Analysis) -> None:
-        self.analyses.append(analysis)
-
-
-def run_demo(precision: str | None = None) -> list[Analysis]:
-    detector = FaceDetector(
-        load_model("face", precision=precision, threads=1), load_manifest().models["face"]
-    )
-    collect = Collect()
-    Pipeline(open_source("demo"), detector, [collect]).run()
-    return collect.analyses
+PRECISIONS = list(load_manifest().entry("face").files)
 
 
 @pytest.fixture(scope="module")
@@ -122,15 +98,80 @@ def test_landmarks_lie_where_the_face_has_them(analyses, demo_truth):
     assert np.mean(errors) < 0.15
 
 
-@pytest.mark.parametrize("precision", [p for p in load_manifest().models["face"].files if p != "int8"])
-def test_every_precision_finds_the_same_faces(analyses, precision):
-    others = run_demo(precision)
+@pytest.fixture(scope="module", params=PRECISIONS)
+def others(request: pytest.FixtureRequest) -> list[Analysis]:
+    """What each precision finds."""
+    return run_demo(request.param)
+
+
+def test_every_precision_finds_the_same_faces(analyses, others):
     counts = [len(a.faces) == len(b.faces) for a, b in zip(analyses, others, strict=True)]
     assert np.mean(counts) > 0.9
     for a, b in zip(analyses, others, strict=True):
         for face in a.faces:
             if face.score > 0.7:
                 assert any(iou(face.box, other.box) > 0.8 for other in b.faces)
+
+
+def test_the_state_is_right_in_every_segment_and_changes_once(others, demo_truth):
+    found = segments(others, demo_truth["frames"])
+    assert len(found) == 17
+    assert {one.state for one in found} == {"none", "chin", "nose_out", "correct"}
+    people: set[int] = set()
+    for one in found:
+        assert one.right >= 0.95 * one.frames, f"\n{table(found)}"
+        assert one.changes <= (one.person in people), f"\n{table(found)}"
+        people.add(one.person)
+
+
+def test_gender_is_told_and_stays(analyses, demo_truth):
+    shown: dict[int | None, list[str | None]] = {}
+    for analysis, truth in zip(analyses, demo_truth["frames"], strict=True):
+        for wanted in in_full_view(truth):
+            for face in analysis.faces:
+                if iou(face.box, wanted["box"]) >= MATCH and face.gender:
+                    shown.setdefault(face.track, []).append(face.gender["label"])
+    assert len(shown) == 4
+    for labels in shown.values():
+        assert labels.count("female") >= 0.9 * len(labels)
+        assert "male" not in labels
+
+
+def clip_of(*states: str | None) -> list[Analysis]:
+    """A face at one place, shown in that state in each frame; None where it is not found."""
+    return [
+        Analysis(
+            None,
+            number,
+            number / 25,
+            64,
+            48,
+            (Face((9, 9, 20, 20), 0.9, np.zeros((5, 2), np.float32), 1, {"state": state}),) if state else (),
+        )
+        for number, state in enumerate(states)
+    ]
+
+
+def test_segments_are_compared_frame_by_frame():
+    def there(mask: str, changing: bool = False, partial: bool = False) -> list[dict[str, Any]]:
+        fixed = {"id": 4, "box": [9, 9, 20, 20]}
+        return [fixed | {"mask": mask, "changing": changing, "partial": partial}]
+
+    truth = [
+        there("none", partial=True),
+        *[there("none")] * 4,
+        there("none", changing=True),
+        there("chin", changing=True),
+        *[there("chin")] * 4,
+    ]
+    shown = ["chin", "none", "none", None, "none", "chin", "none", "none", "chin", "chin", "none"]
+    assert segments(clip_of(*shown), truth) == [
+        Segment(4, "none", 1, 4, 4, 3, 0, 0, {3: "-"}),
+        # From frame 3 on: none, chin, none, chin, none.
+        Segment(4, "chin", 7, 10, 4, 2, 2, 4, {7: "none", 10: "none"}),
+    ]
+    assert segments([], []) == []
+    assert "0 of 0 frames" in table([])
 
 
 def maskedge(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -160,11 +201,19 @@ def test_the_command_line_runs_the_clip_and_writes_results(tmp_path: Path):
     assert lines[50]["version"] == 1
     assert (lines[50]["width"], lines[50]["height"]) == (640, 480)
     face = lines[50]["faces"][0]
-    assert set(face) == {"box", "score", "track", "landmarks"}
+    assert set(face) == {"box", "score", "track", "landmarks", "mask", "gender"}
+    assert face["mask"]["state"] == "correct"
     assert len(face["landmarks"]) == 5
-    assert set(lines[50]["timing_ms"]) >= {"capture", "face", "total", "frame_age"}
+    assert set(lines[50]["timing_ms"]) == {"capture", "face", "attributes", "total", "frame_age"}
     with open_source(str(tmp_path / "out.mp4")) as clip:
         assert sum(1 for _ in clip.frames()) == 100
+
+
+def test_gender_is_nowhere_when_it_is_not_asked_for():
+    result = maskedge("run", "--source", "demo", "--frames", "60", "--tasks", "mask", "--sink", "jsonl:-")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("nose_out") >= 60
+    assert not any(word in result.stdout for word in ("gender", "male", "woman"))
 
 
 def test_a_damaged_model_is_refused_in_one_line(tmp_path: Path):
@@ -194,5 +243,6 @@ def test_photos_with_boxes_come_out(tmp_path: Path, demo_clip: Path):
     assert first["image"].endswith("a.png")
     assert len(first["faces"]) == 1
     assert first["faces"][0]["track"] is None
+    assert first["faces"][0]["mask"]["state"] == "none"
     assert "error" in second
     assert (tmp_path / "o" / "a.jpg").exists()

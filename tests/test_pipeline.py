@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,11 @@ from edge.errors import CameraError, MaskedgeError, SinkError
 from edge.pipeline import Pipeline
 from edge.sinks import Canvas, Sink, open_sink
 from edge.sinks.summary import RunReport
+from edge.tasks.attributes import TEMPLATE, AttributesEstimator, AttributesVoter
 from edge.tasks.face import FaceDetector
 from edge.tflite import Model
 from edge.types import Analysis, Face, Frame
-from tests.tiny_models import constant_model
+from tests.tiny_models import attributes_model, constant_model
 
 ROOT = Path(__file__).parent.parent
 POINTS = np.zeros((5, 2), np.float32)
@@ -267,8 +269,77 @@ def face_model() -> Model:
     scores = np.full((1, cells, 1), -9, np.float32)
     scores[0, [9, 45], 0] = 3
     boxes = np.tile(np.float32([0, 0, 1, 1]), (1, cells, 1))
-    outputs = {"scores": scores, "boxes": boxes, "landmarks": np.zeros((1, cells, 10), np.float32)}
+    points = 3 * (np.float32(TEMPLATE) - 0.5).ravel()
+    outputs = {"scores": scores, "boxes": boxes, "landmarks": np.tile(points, (1, cells, 1))}
     return Model(constant_model((1, 64, 64, 3), outputs), name="face", threads=1)
+
+
+class Pictures(Clip):
+    """Like a clip, of pictures that each stand for themselves."""
+
+    def _produce(self) -> Generator[Frame, None, None]:
+        for frame in super()._produce():
+            yield Frame(frame.image, frame.id, frame.time, f"{frame.id}.jpg")
+
+
+class Labels:
+    """Labels every face with how it was asked; finds none in every fifth frame. Needs `seconds` for it."""
+
+    last_invoke_ms = 0.25
+    rejected = 7
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.tracks: list[set[int]] = []
+        self.times: list[float] = []
+
+    def label(self, image: np.ndarray, faces: Sequence[Face]) -> tuple[Face, ...]:
+        return tuple(replace(face, mask={"how": "alone"}) for face in faces)
+
+    def update(
+        self, image: np.ndarray, faces: Sequence[Face], time_s: float, tracks: Collection[int]
+    ) -> tuple[Face, ...]:
+        time.sleep(self.seconds)
+        self.tracks.append(set(tracks))
+        self.times.append(time_s)
+        return (
+            () if len(self.times) % 5 == 0 else tuple(replace(face, mask={"how": "vote"}) for face in faces)
+        )
+
+
+def test_faces_are_labelled_after_they_are_tracked() -> None:
+    kept, labels = Kept(), Labels(0.002)
+    report = Pipeline(Clip(10), OneFace(0.001), [kept], labeller=labels).run()
+    assert labels.tracks == [{1}] * 10
+    assert labels.times == pytest.approx([n / 25 for n in range(10)])
+    assert [len(one.faces) for one in kept.got] == [1, 1, 1, 1, 0] * 2
+    assert all((face.track, face.mask) == (1, {"how": "vote"}) for one in kept.got for face in one.faces)
+    assert (report.faces, report.with_faces, report.tracks, report.rejected) == (8, 8, 1, 7)
+    assert "1 track, 7 of them taken for no face" in report.text()
+    assert report.to_json()["rejected"] == 7
+    for one in kept.got:
+        timing = one.timing_ms
+        assert timing.keys() == {"capture", "face", "attributes", "total", "frame_age"}
+        assert timing["attributes"] >= 2
+        assert timing["total"] >= timing["capture"] + timing["face"] + timing["attributes"] - 1e-6
+    mean = {stage: histogram.mean for stage, histogram in report.stages.items()}
+    parts = ("capture", "face", "track", "attributes")
+    assert mean["total"] == pytest.approx(sum(mean[part] for part in parts), abs=0.2)
+    assert mean["attributes_invoke"] == pytest.approx(0.25)
+
+
+def test_pictures_of_a_set_are_labelled_each_by_itself() -> None:
+    kept, labels = Kept(), Labels()
+    Pipeline(Pictures(5), OneFace(), [kept], labeller=labels).run()
+    assert labels.tracks == []
+    assert [face.mask for one in kept.got for face in one.faces] == [{"how": "alone"}] * 5
+
+
+def test_without_a_labeller_there_is_no_such_stage() -> None:
+    report = Pipeline(Clip(3), OneFace()).run()
+    assert not {"attributes", "attributes_invoke"} & report.stages.keys()
+    assert report.rejected == 0
+    assert "taken for no face" not in report.text()
 
 
 def test_memory_stays_flat_over_2000_frames(tmp_path: Path) -> None:
@@ -285,7 +356,10 @@ def test_memory_stays_flat_over_2000_frames(tmp_path: Path) -> None:
     canvas = Canvas()
     specs = (f"video:{tmp_path}/a.avi", f"jsonl:{tmp_path}/a.jsonl", "none")
     sinks = [open_sink(spec, canvas=canvas, fps=25, jsonl_max_bytes=100_000) for spec in specs]
-    report = Pipeline(Clip(2000), FaceDetector(face_model()), [*sinks, Memory()], canvas=canvas).run()
+    voter = AttributesVoter(AttributesEstimator(Model(attributes_model(), threads=1)), reject=False)
+    report = Pipeline(
+        Clip(2000), FaceDetector(face_model()), [*sinks, Memory()], labeller=voter, canvas=canvas
+    ).run()
     assert report.frames == 2000
     assert report.faces == 4000
     assert report.tracks == 2

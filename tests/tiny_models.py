@@ -18,7 +18,7 @@ import numpy as np
 # Numbers from the TFLite schema.
 ADD, DEQUANTIZE, FULLY_CONNECTED, RESHAPE, CUSTOM, CAST, QUANTIZE = 0, 6, 9, 22, 32, 53, 114
 TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
-ADD_OPTIONS, CAST_OPTIONS = 11, 37
+FULLY_CONNECTED_OPTIONS, ADD_OPTIONS, CAST_OPTIONS = 8, 11, 37
 
 
 @dataclass
@@ -198,6 +198,41 @@ def constant_model(
         ops.append(Op(ADD, [first, first + 1], [first + 2], 1, ADD_OPTIONS))
         numbers.append(first + 2)
     return build(tensors, ops, [0], numbers)
+
+
+RED_LEVELS = (50, 100, 150, 200)
+"""Mean red of a crop that makes `attributes_model` certain of each mask state, in the order of its output."""
+
+
+def attributes_model(size: int = 32) -> bytes:
+    """An attributes model that goes by the mean colour of the crop: red is the mask state, green the gender
+    (dark female, bright male), blue whether it is a face (dark none); half-way values make it unsure.
+    """
+    pixels = size * size * 3
+    tensors = [Tensor("image", (1, size, size, 3), "uint8"), Tensor("pixels", (1, size, size, 3))]
+    ops, outputs = [Op(CAST, [0], [1], 1, CAST_OPTIONS)], []
+
+    def output(name: str, channel: int, weights: np.ndarray, bias: np.ndarray) -> None:
+        first = len(tensors)
+        rows = np.zeros((len(weights), size, size, 3), np.float32)
+        rows[..., channel] = weights[:, None, None] / (size * size)
+        tensors.extend(
+            [
+                Tensor(f"{name}_w", (len(weights), pixels), data=rows.reshape(len(weights), pixels)),
+                Tensor(f"{name}_b", (len(weights),), data=np.asarray(bias, np.float32)),
+                Tensor(name, (1, len(weights))),
+            ]
+        )
+        inputs = [1, first, first + 1]
+        ops.append(Op(FULLY_CONNECTED, inputs, [first + 2], 1, FULLY_CONNECTED_OPTIONS))
+        outputs.append(first + 2)
+
+    levels = np.float64(RED_LEVELS)
+    sharp = 8 / 50**2  # nats between neighbours at a level of one of them: 4
+    output("gender", 1, np.float64([-0.04, 0.04]), np.float64([5, -5]))
+    output("face", 2, np.float64([0.06]), np.float64([-7.5]))
+    output("mask", 0, sharp * levels, -sharp * levels**2 / 2)
+    return build(tensors, ops, [0], outputs)
 
 
 def custom_op_model() -> bytes:

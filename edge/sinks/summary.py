@@ -60,6 +60,8 @@ STAGES = {
     "face": "find the faces",
     "invoke": "of that, the bare model",
     "track": "follow them",
+    "attributes": "mask state and gender",
+    "attributes_invoke": "of that, the bare model",
     "total": "capture to result",
     "sinks": "show and write",
     "loop": "whole loop per frame",
@@ -79,6 +81,7 @@ class RunReport:
         faces: found, summed over all frames.
         with_faces: frames with at least one.
         tracks: ids given.
+        rejected: tracks of these that were taken for no face.
         stages: durations by stage; keys as in `STAGES`, those without a value missing.
         skipped: frames by sink that could not keep up.
         failed: pictures of the source that could not be read.
@@ -93,6 +96,7 @@ class RunReport:
     faces: int = 0
     with_faces: int = 0
     tracks: int = 0
+    rejected: int = 0
     stages: dict[str, Histogram] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
     failed: int = 0
@@ -122,6 +126,7 @@ class RunReport:
             "faces": self.faces,
             "frames_with_faces": self.with_faces,
             "tracks": self.tracks,
+            "rejected": self.rejected,
             "skipped": dict(self.skipped),
             "failed": self.failed,
             "ended": self.ended,
@@ -142,14 +147,16 @@ class RunReport:
         found = f"{_count(self.faces, 'face')} in {_count(self.with_faces, 'frame')}"
         lines = [
             f"{self.source}: {_count(self.frames, 'frame')} in {speed}",
-            f"{found}, {_count(self.tracks, 'track')}",
+            f"{found}, {_count(self.tracks, 'track')}"
+            + (f", {self.rejected} of them taken for no face" if self.rejected else ""),
         ]
+        wide = max((len(stage) for stage in self.stages), default=0) + 1
         if self.stages:
-            lines.append(f"{'ms':10}{'p50':>9}{'p99':>9}{'max':>9}")
+            lines.append(f"{'ms':{wide}}{'p50':>9}{'p99':>9}{'max':>9}")
         for stage, words in STAGES.items():
             if one := self.stages.get(stage):
                 times = (one.percentile(50), one.percentile(99), one.max)
-                lines.append(f"{stage:10}{times[0]:9.2f}{times[1]:9.2f}{times[2]:9.2f}  {words}")
+                lines.append(f"{stage:{wide}}{times[0]:9.2f}{times[1]:9.2f}{times[2]:9.2f}  {words}")
         for name, number in self.skipped.items():
             lines.append(f"{name} could not keep up: {_count(number, 'frame')} left out")
         if self.failed:

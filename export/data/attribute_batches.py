@@ -47,29 +47,29 @@ def _groups(packs: dict[str, Faces]) -> list[Group]:
     bare = packs["bare"]
     real = bare.mask[:, 0] == 0  # the set of people who wear real masks
     known = bare.gender >= 0
-    add("bare", known, 0.35)
-    add("bare", ~known & ~real, 0.04)
-    add("bare", real, 0.04)
+    add("bare", known, 0.45)
+    add("bare", ~known & ~real, 0.02)
+    add("bare", real, 0.03)
     painted = [name for name in names if name.startswith("painted")]
     for name in painted:
         gender = packs[name].gender >= 0
-        add(name, gender, 0.22 / len(painted))
-        add(name, ~gender, 0.04 / len(painted))
+        add(name, gender, 0.26 / len(painted))
+        add(name, ~gender, 0.02 / len(painted))
     if "occluded" in packs:
-        add("occluded", packs["occluded"].face == 1, 0.05)
+        add("occluded", packs["occluded"].face == 1, 0.04)
     scenes = packs["scenes"]
     face = scenes.face == 1
     patterns = {
-        (1, 0, 0, 0): 0.06,
-        (0, 0, 0, 1): 0.06,
-        (0, 1, 1, 0): 0.03,
-        (0, 0, 1, 0): 0.02,
+        (1, 0, 0, 0): 0.03,
+        (0, 0, 0, 1): 0.03,
+        (0, 1, 1, 0): 0.02,
+        (0, 0, 1, 0): 0.01,
         (0, 1, 0, 0): 0.005,
         (1, 1, 1, 1): 0.005,
     }
     for pattern, share in patterns.items():
         add("scenes", face & (scenes.mask == pattern).all(axis=1), share)
-    add("scenes", scenes.face == 0, 0.10)
+    add("scenes", scenes.face == 0, 0.08)
     total = sum(group.share for group in groups)
     for group in groups:
         group.share /= total
@@ -157,7 +157,7 @@ def augment(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
     matrix = np.concatenate([turn, (centre - turn @ [SIDE / 2, SIDE / 2])[:, None]], axis=1)
     matrix[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
     small = size
-    if rng.random() < 0.3:  # a face that fills few pixels of the camera's picture
+    if rng.random() < 0.2:  # a face that fills few pixels of the camera's picture
         small = int(np.exp(rng.uniform(np.log(14), np.log(size))))
     if small < size:
         k = small / size
@@ -166,9 +166,9 @@ def augment(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
         matrix = matrix * k
         matrix[:, 2] += 0.5 * k - 0.5
     out = cv2.warpAffine(image, matrix, (small, small), flags=cv2.INTER_LINEAR)
-    if rng.random() < 0.12:
+    if rng.random() < 0.06:
         out = _half_dark(out, rng)
-    if rng.random() < 0.6:
+    if rng.random() < 0.45:
         out = change_colours(out, rng)
     if small < size:
         out = cv2.resize(out, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -177,7 +177,7 @@ def augment(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
         kernel = np.zeros((length, length), np.float32)
         cv2.line(kernel, tuple(rng.integers(0, length, 2).tolist()), (length // 2, length // 2), 1.0)
         out = cv2.filter2D(out, -1, kernel / max(float(kernel.sum()), 1e-3))
-    if rng.random() < 0.15:
+    if rng.random() < 0.1:
         _cover(out, rng)
     return out
 

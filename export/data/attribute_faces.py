@@ -433,3 +433,23 @@ def prepare(data: Path, teachers: Path, out: Path, *, variants: Sequence[int] = 
         tasks = [(s, 0, str(teachers)) for s in held if s.set == name]
         _collect(_scene_rows, tasks, f"held-out {name}", out / f"dev_{name}")
     return out
+
+
+def plain_pack(packs: Path, out: Path) -> Path:
+    """Packs for the plain two-class model that ours is compared with: real pictures, mask or none.
+
+    Worn wrongly counts as a mask, as in the sets such models are usually trained on; nothing is painted.
+    """
+    for name in ("bare", "scenes"):
+        pack = load(packs / name)
+        rows = pack.face == 1
+        if name == "bare":  # of the crops only the set of people with real masks, and those without of it
+            rows &= ~pack.embedding.any(axis=1)
+        rows &= pack.mask.sum(axis=1) < len(MASK_STATES)
+        index = np.flatnonzero(rows)
+        worn = pack.mask[index, 0] == 0
+        mask = np.where(worn[:, None], allowed("correct"), allowed("none")).astype(np.uint8)
+        chosen = Faces(**{one.name: np.array(getattr(pack, one.name)[index]) for one in fields(Faces)})
+        chosen.mask = mask
+        save(chosen, out / name)
+    return out

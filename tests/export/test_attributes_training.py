@@ -1,0 +1,353 @@
+"""From labelled pictures to a calibrated, converted attributes model: packs, batches, losses, report."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+from edge.tflite import Model, load_manifest
+from export import attributes_model, attributes_report, attributes_sizes, cards, convert
+from export import evaluate_attributes as scores
+from export.data import attribute_batches as batches
+from export.data import attribute_faces as faces
+from export.models import attributes as net
+from export.train import attributes as training
+
+TINY = net.AttributesConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), 8)
+SIZE = 48
+
+
+def write_faces(folder: Path, crops: list[tuple[str, np.ndarray, np.ndarray]], size: int) -> None:
+    """A crop set with landmarks.csv in the way of the real ones: names with commas, boxes, points."""
+    rows = []
+    for name, image, points in crops:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), image)
+        rows.append([name, 20, 20, 80, 90, *points.ravel().round(1).tolist(), 0.9, 200])
+    points5 = [f"{p}_{axis}" for p in ("re", "le", "nose", "rm", "lm") for axis in "xy"]
+    with (folder / "landmarks.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "x", "y", "w", "h", *points5, "score", "source_side_px"])
+        writer.writerows(rows)
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "teacher_embeddings.npz",
+        embeddings=rng.integers(-127, 128, (len(rows), 128)).astype(np.int8),
+        scale=np.float32(0.01),
+    )
+
+
+@pytest.fixture(scope="module")
+def data(demo_clip: Path, demo_truth: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small copy of the data's layout, with the one face that is free to use: the built-in clip's."""
+    root = tmp_path_factory.mktemp("data")
+    clip = cv2.VideoCapture(str(demo_clip))
+    frames, crops = [], []
+    for number in range(30):
+        image = clip.read()[1]
+        truth = demo_truth["frames"][number][0]
+        frames.append((image, truth["box"]))
+        x, y, w, h = truth["box"]
+        k = 128 / (1.5 * h)
+        matrix = np.array([[k, 0, 64 - k * (x + w / 2)], [0, k, 64 - k * (y + h / 2)]])
+        points = np.array(truth["landmarks"]) @ matrix[:, :2].T + matrix[:, 2]
+        crops.append((cv2.warpAffine(image, matrix, (128, 128)), points.astype(np.float32)))
+    sets = {
+        "fairface": [f"a,{i}.png" for i in range(4)],
+        "fairface_dev": [f"{i}.png" for i in range(4)],
+        "utkface": [f"{20 + i}_{i % 2}_0_2017.png" for i in range(4)],
+        "genderface": ["man/1.png", "woman/2.png"],
+        "lfw": ["Ada_L/1.png", "Bob_B/1.png"],
+        "celeba": ["1.png", "2.png"],
+        "pins": ["pins_x/1.png"],
+        "masks": ["with_mask/1.png", "without_mask/2.png"],
+    }
+    at = 0
+    for name, files in sets.items():
+        write_faces(root / "faces" / name, [(f, *crops[(at + i) % 30]) for i, f in enumerate(files)], 128)
+        at += len(files)
+        if name.startswith("fairface"):
+            ages = ["20-29", "0-2", "more than 70", "30-39"]
+            rows = [
+                {
+                    "file": f,
+                    "age": ages[i],
+                    "gender": ["Male", "Female"][i % 2],
+                    "race": ["Black", "Indian"][i % 2],
+                }
+                for i, f in enumerate(files)
+            ]
+            with (root / "faces" / name / "labels.csv").open("w", newline="") as file:
+                writer = csv.DictWriter(file, ["file", "age", "gender", "race"])
+                writer.writeheader()
+                writer.writerows(rows)
+    (root / "faces" / "lfw" / "gender.csv").write_text("file,gender\nAda_L/1.png,Female\nBob_B/1.png,Male\n")
+    for folder, sub in (("fairface", "masks"),):
+        (root / "faces" / sub / "teacher_embeddings.npz").unlink()
+        assert (root / "faces" / folder / "teacher_embeddings.npz").exists()
+    labels = ["with_mask", "without_mask", "with_incorrect_mask"]
+    for name in ("ilc", "kaggle853", "maskon", "celeba_wild", "street", "empty_rooms"):
+        (root / "scenes" / name / "images").mkdir(parents=True)
+        (root / "scenes" / name / "annotations").mkdir()
+        suffixes = ["_Mask", "_Mask_Chin", "_Mask_Mouth_Chin", "_Mask_Nose_Mouth"]
+        for i in range(8):
+            stem = f"{i:05}{suffixes[i % 4] if name == 'maskon' else ''}"
+            image, (x, y, w, h) = frames[i]
+            objects = ""
+            if name == "empty_rooms":
+                image = np.random.default_rng(i).integers(0, 255, (120, 160, 3)).astype(np.uint8)
+            else:
+                objects = (
+                    f"<object><name>{labels[i % 3]}</name><bndbox><xmin>{x}</xmin><ymin>{y}</ymin>"
+                    f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+                )
+            cv2.imwrite(str(root / "scenes" / name / "images" / f"{stem}.jpg"), image)
+            (root / "scenes" / name / "annotations" / f"{stem}.xml").write_text(
+                f"<annotation>{objects}</annotation>"
+            )
+    return root
+
+
+@pytest.fixture(scope="module")
+def packs(data: Path) -> Path:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(faces, "yunet_sees", lambda *_: False)
+    out = data / "run" / "packs"
+    faces.prepare(data, data, out, variants=(1,))
+    patch.undo()
+    return out
+
+
+def test_labels_of_every_set(data: Path):
+    fair = faces.entries(data / "faces" / "fairface")
+    assert [e.gender for e in fair] == [1, 0, 1, 0]
+    assert [faces.AGES[e.age] for e in fair] == ["20-29", "0-2", "more than 70", "30-39"]
+    utk = faces.entries(data / "faces" / "utkface")
+    assert [(e.gender, faces.AGES[e.age]) for e in utk] == [(1, "20-29"), (0, "20-29")] * 2
+    assert [e.gender for e in faces.entries(data / "faces" / "genderface")] == [1, 0]
+    assert [e.gender for e in faces.entries(data / "faces" / "lfw")] == [0, 1]
+    assert [e.gender for e in faces.entries(data / "faces" / "celeba")] == [-1, -1]
+    masks = faces.entries(data / "faces" / "masks")
+    assert [e.mask.tolist() for e in masks] == [[0, 0, 0, 1], [1, 0, 0, 0]]
+    assert masks[0].embedding is None
+    assert np.linalg.norm(fair[0].embedding) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("stem", "state"),
+    [
+        ("1_Mask", "correct"),
+        ("1_Mask_Mouth_Chin", "nose_out"),
+        ("1_Mask_Chin", "chin"),
+        ("1_Mask_Nose_Mouth", None),
+    ],
+)
+def test_maskon_names_tell_the_state(stem: str, state: str | None):
+    assert faces.maskon_state(stem) == state
+
+
+@pytest.mark.parametrize(
+    ("states", "row"),
+    [(("none",), [1, 0, 0, 0]), (("nose_out", "chin"), [0, 1, 1, 0]), ((), [1, 1, 1, 1])],
+)
+def test_allowed_states(states: tuple[str, ...], row: list[int]):
+    assert faces.allowed(*states).tolist() == row
+
+
+def test_packs_hold_every_kind_and_no_held_out_picture(packs: Path, data: Path):
+    bare, painted = faces.load(packs / "bare"), faces.load(packs / "painted1")
+    assert len(bare) == 15
+    assert len(painted) == 14  # all but the one who wears a real mask
+    assert bare.images.shape[1:] == (faces.SIDE, faces.SIDE, 3)
+    assert (painted.mask[:, 0] == 0).all()
+    assert (painted.mask.sum(axis=1) == 1).all()
+    assert (faces.load(packs / "occluded").mask == [1, 0, 0, 0]).all()
+    scenes = faces.load(packs / "scenes")
+    assert set(np.unique(scenes.face)) == {0, 1}
+    stems = [p.stem for p in sorted((data / "scenes" / "maskon" / "images").iterdir())]
+    held = sum(int(hashlib.md5(s.encode()).hexdigest(), 16) % 7 == 0 for s in stems)
+    assert len(faces.load(packs / "dev_maskon")) == held
+    # What is packed stays packed.
+    before = (packs / "bare" / "images.npy").stat().st_mtime_ns
+    faces.prepare(data, data, packs, variants=(1,))
+    assert (packs / "bare" / "images.npy").stat().st_mtime_ns == before
+
+
+def test_the_packed_face_lies_where_the_template_says(data: Path):
+    entry = faces.entries(data / "faces" / "celeba")[0]
+    image = cv2.imread(str(entry.path))
+    for point in entry.landmarks:  # a dot on each landmark must come to lie on the template's
+        marked = np.zeros_like(image)
+        cv2.circle(marked, tuple(int(v * 16) for v in point - 0.5), 32, (0, 0, 255), -1, cv2.LINE_AA, 4)
+        crop = batches.plain(faces.cut(marked, entry.landmarks), 96)
+        ys, xs = np.nonzero(crop[..., 0] > 100)
+        nearest = np.abs(faces.template() * 96 - 0.5 - [xs.mean(), ys.mean()]).sum(axis=1).min()
+        assert nearest < 9  # one face is not the mean face
+
+
+def test_batches_are_reproducible_and_mixed(packs: Path):
+    def make(epoch: int = 0) -> batches.AttributeBatches:
+        return batches.AttributeBatches(packs, size=SIZE, batch=64, steps=2, seed=3, epoch=epoch)
+
+    (x, y), (again, _), (other, _) = make()[1], make()[1], make(1)[1]
+    assert (x == again).all()
+    assert not (x == other).all()
+    assert x.shape == (64, SIZE, SIZE, 3)
+    assert y.shape == (64, batches.COLUMNS)
+    assert 0 <= x.min() < x.max() <= 255
+    assert 0 < y[:, batches.FACE].mean() < 1
+    assert set(np.unique(y[:, batches.MASK])) == {0, 1}
+    known = y[:, batches.GENDER].sum(axis=1)
+    assert set(known) == {0, 1}
+    assert (y[y[:, batches.FACE] == 0][:, batches.MASK] == 1).all()  # what is no face wears nothing
+
+
+def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tmp_path: Path, caplog):
+    def stage(epochs: int, size: int = 32) -> training.TrainConfig:
+        return training.TrainConfig(size=size, batch=8, steps=4, epochs=epochs, warmup=2)
+
+    caplog.set_level("INFO")
+    training.train(packs, tmp_path, [stage(1)], TINY)
+    training.train(packs, tmp_path, [stage(2), stage(1, SIZE)], TINY)
+    lines = (tmp_path / "stage1" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    assert any("dev_bare" in record.getMessage() for record in caplog.records)
+    network = training.load_network(tmp_path, SIZE)
+    folded = training.load_network(tmp_path, SIZE, batch=1, folded=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3)).astype(np.float32)
+    assert set(network.output) == set(net.OUTPUTS)
+    for name, value in network(pixels).items():
+        assert np.allclose(value, folded(pixels)[name], atol=1e-4)
+    training.train_plain(packs, tmp_path / "plain", [stage(1)])
+    mask = faces.load(tmp_path / "plain" / "packs" / "scenes").mask
+    assert not mask[:, 1:3].any()  # it is told of two classes only
+
+
+def test_missing_packs_and_weights_say_what_to_run(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match="prepare attributes"):
+        training.train(tmp_path, tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="train attributes"):
+        training.load_network(tmp_path)
+
+
+def test_a_label_of_two_states_counts_their_sum():
+    logits = keras.ops.convert_to_tensor(np.log(np.array([[0.1, 0.3, 0.5, 0.1]], np.float32)))
+    two = np.array([[0, 1, 1, 0]], np.float32)
+    one = np.array([[0, 0, 1, 0]], np.float32)
+    mean = -np.log([0.1, 0.3, 0.5, 0.1]).mean()
+    for allowed, chance in ((two, 0.8), (one, 0.5)):
+        got = float(training._sum_of_allowed(allowed, logits)[0])
+        smooth = training.SMOOTHING
+        assert got == pytest.approx((1 - smooth) * -np.log(chance) + smooth * mean, abs=1e-4)
+    assert training._informative(np.array([[1, 1, 1, 1], [0, 1, 1, 0]], np.float32)).numpy().tolist() == [
+        0,
+        1,
+    ]
+
+
+def test_temperature_is_found_and_folded():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (20_000, 4))
+    label = np.array([rng.choice(4, p=p) for p in scores.softmax(logits)])
+
+    def nll(x: np.ndarray) -> float:
+        return float(-np.log(scores.softmax(x)[np.arange(len(x)), label]).mean())
+
+    found = attributes_model.fit_temperature(logits * 2.5, nll)
+    assert found == pytest.approx(2.5, rel=0.05)
+    p = scores.softmax(logits)
+    right = p.argmax(axis=1) == label
+    assert scores.calibration_error(p.max(axis=1), right) < 0.02
+    sharp = scores.softmax(logits * 2.5)
+    assert scores.calibration_error(sharp.max(axis=1), right) > 0.1
+    network = net.build(SIZE, TINY)
+    pixels = rng.integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.float32)
+    before = {k: v.numpy() for k, v in network(pixels).items()}
+    attributes_model.fold_temperatures(network, {"mask": 2.0, "gender": 0.5})
+    after = {k: v.numpy() for k, v in network(pixels).items()}
+    assert np.allclose(after["mask"], before["mask"] / 2, atol=1e-5)
+    assert np.allclose(after["gender"], before["gender"] * 2, atol=1e-5)
+    assert np.allclose(after["face"], before["face"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mask", "one", "three"),
+    [([1, 0, 0, 0], 0, 0), ([0, 1, 1, 0], -1, 1), ([0, 0, 0, 1], 3, 2), ([1, 1, 1, 1], -1, -1)],
+)
+def test_what_a_label_says(mask: list[int], one: int, three: int):
+    row = np.array([mask], np.uint8)
+    assert scores.one_state(row).tolist() == [one]
+    assert scores.three_states(row).tolist() == [three]
+
+
+def test_shares_carry_their_n():
+    assert scores.share(np.array([True, True, False, True])) == {"value": 0.75, "n": 4, "ci95": 0.4244}
+    right, wanted = np.array([True, True, True, False]), np.array([0, 0, 0, 1])
+    assert scores.balanced(right, wanted) == {"value": 0.5, "n": 4}
+
+
+def test_from_training_to_shipped_files_and_report(data: Path, packs: Path, tmp_path: Path, monkeypatch):
+    """The whole road on a network that knows nothing: every file, table and picture is made and loads."""
+    monkeypatch.setattr(faces, "yunet_sees", lambda *_: False)
+    # Random weights quantise badly; what is tested here is the road.
+    monkeypatch.setattr(attributes_model.parity, "check", lambda *_: None)
+    run = tmp_path / "run"
+    training.train(packs, run, [training.TrainConfig(size=SIZE, batch=8, steps=2, epochs=1, warmup=1)], TINY)
+    out, report = tmp_path / "models", tmp_path / "report.md"
+    out.mkdir()
+    face = load_manifest().models["face"]
+    (out / "manifest.json").write_text((load_manifest().folder / "manifest.json").read_text())
+    assert face.threshold("score") > 0
+    entry = attributes_model.convert_attributes(data, run, packs, out, SIZE, report=report)
+    assert set(entry["files"]) >= {"float32", "float16", "dynamic", "int8"}
+    assert set(entry["thresholds"]) == {"mask", "gender", "face", "min_side", "sharpness"}
+    manifest = load_manifest(out)
+    for precision in entry["files"]:
+        model = Model(manifest.read("attributes", precision), name=precision)
+        assert sorted(spec.shape[-1] for spec in model.outputs) == [1, 2, 4]
+        assert model.inputs[0].dtype == np.uint8 or precision == "int16x8"
+    assert (out / "attributes.md").read_text().startswith("# attributes")
+    text = report.read_text()
+    for title in ("ilc 3 states", "race", "Not a face", "Reliability"):
+        assert title in text
+    for part in ("confusion", "reliability", "groups"):
+        assert cv2.imread(str(tmp_path / f"report_{part}.png")) is not None
+    result = json.loads(report.with_suffix(".json").read_text())
+    assert all(row["n"] for row in result["precisions"]["int8"].values())
+    assert cards.attributes(entry, result, attributes_report)
+
+
+def test_sizes_are_trained_scored_and_timed_alike(data: Path, packs: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(attributes_sizes, "ROUNDS", 2)
+    monkeypatch.setattr(
+        attributes_sizes,
+        "schedule",
+        lambda size, steps: (training.TrainConfig(size=size, batch=8, steps=steps, epochs=1, warmup=1),),
+    )
+    pair = (attributes_sizes.Candidate(32, 0.25), attributes_sizes.Candidate(48, 0.25))
+    report = tmp_path / "sizes.json"
+    rows = attributes_sizes.compare(data, packs, tmp_path / "run", report, candidates=pair, steps=2)
+    assert [row["name"] for row in rows] == ["32 px x 0.25", "48 px x 0.25"]
+    assert all(row["int8_ms"]["p50"] > 0 and 0 <= row["main"] <= 1 for row in rows)
+    assert cv2.imread(str(report.with_suffix(".png"))) is not None
+
+
+@pytest.mark.parametrize("precision", convert.PRECISIONS)
+def test_every_precision_of_the_attributes_agrees_with_keras(precision: str):
+    keras.utils.set_random_seed(4)
+    network = net.build(SIZE, TINY, batch=1, folded=True)
+    rng = np.random.default_rng(1)
+    pixels = [rng.integers(0, 256, (1, SIZE, SIZE, 3)).astype(np.uint8) for _ in range(8)]
+    model = Model(convert.to_tflite(network, precision, lambda: pixels), name=precision)
+    crops = np.concatenate(pixels)
+    got = scores.logits_of(model, crops)
+    for name in net.OUTPUTS:
+        want = np.concatenate([network(p.astype(np.float32))[name].numpy() for p in pixels])
+        assert np.abs(got[name] - want).max() < 0.1 * max(np.abs(want).max(), 0.1)
