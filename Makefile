@@ -190,7 +190,7 @@ format: .venv/.ready ## let ruff mend style and format
 type: .venv/.ready ## types, by mypy
 	@.venv/bin/mypy
 
-##@ Models (MODEL=face; options by ARGS="...")
+##@ Models (MODEL=face or MODEL=attributes; options by ARGS="...")
 
 .PHONY: train
 train: .venv-export/.ready ## train a model; continues where it stopped
@@ -200,9 +200,15 @@ train: .venv-export/.ready ## train a model; continues where it stopped
 convert: .venv-export/.ready ## write the .tflite files, the manifest and the cards into converted_models/
 	@exec .venv-export/bin/python -m export convert $(MODEL) $(ARGS)
 
+.PHONY: prepare
+prepare: .venv-export/.ready ## label or pack the training pictures, before the first make train
+	@exec .venv-export/bin/python -m export prepare $(MODEL) $(ARGS)
+
 .PHONY: evaluate
-evaluate: .venv-export/.ready ## score the models on pictures kept out of training
-	@exec .venv-export/bin/python -m export evaluate $(MODEL) $(ARGS)
+evaluate: .venv-export/.ready ## score the models on pictures kept out of training; without MODEL all of them
+	@for model in $(if $(filter file,$(origin MODEL)),face attributes,$(MODEL)); do
+	    .venv-export/bin/python -m export evaluate $$model $(ARGS)
+	done
 
 .PHONY: bench
 bench: $(VENV)/.ready ## latency of the models on this machine

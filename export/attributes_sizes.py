@@ -48,7 +48,15 @@ def schedule(size: int, steps: int) -> tuple[TrainConfig, ...]:
     return (
         TrainConfig(size=64, steps=steps, epochs=1, rate=3e-3, warmup=100, ema=0.99),
         TrainConfig(
-            size=size, batch=64, steps=steps * 3 // 4, epochs=1, rate=1e-3, warmup=50, ema=0.99, seed=2
+            size=size,
+            placed=True,
+            batch=64,
+            steps=steps * 3 // 4,
+            epochs=1,
+            rate=1e-3,
+            warmup=50,
+            ema=0.99,
+            seed=2,
         ),
     )
 

@@ -117,7 +117,8 @@ def _scale(image: np.ndarray) -> float:
     return min(size[0] / image.shape[1], size[1] / image.shape[0])
 
 
-def _ilc(scenes: list[Scene], size: int) -> Sample:
+def load_ilc(scenes: Sequence[Scene], size: int) -> Sample:
+    """Faces of scenes with boxes drawn by people, from `SMALLEST` pixels up, cut to `size` pixels."""
     out = _Collector(size)
     for scene in tqdm(scenes, desc="ilc", unit="picture", leave=False):
         image = read_image(scene.path)
@@ -210,7 +211,7 @@ def load_samples(data: Path, size: int, masks: Path | None = None) -> dict[str, 
     scenes = read_scenes(data / "scenes", ("ilc", "maskon"))
     paint, _ = painter(masks)
     return {
-        "ilc": _ilc([s for s in scenes if s.is_dev], size),
+        "ilc": load_ilc([s for s in scenes if s.is_dev], size),
         "maskon": _maskon(
             [s for s in scenes if s.set == "maskon" and faces.maskon_is_dev(s.path.stem)], size
         ),
@@ -342,7 +343,8 @@ def figures(samples: dict[str, Sample], logits: dict[str, Logits]) -> dict[str, 
     out["ilc worn or not"] = share((mask > 0) == (wanted > 0))
     for name, (low, high) in SIZES.items():
         rows = (ilc.side >= low) & (ilc.side < high)
-        out[f"ilc 3 states, {name} px"] = share((THREE[mask] == wanted)[rows])
+        if rows.any():
+            out[f"ilc 3 states, {name} px"] = share((THREE[mask] == wanted)[rows])
     for name in ("maskon", "fairface_dev painted"):
         wanted = one_state(samples[name].mask)
         out[f"{name} 4 states"] = share(logits[name]["mask"].argmax(axis=1) == wanted)

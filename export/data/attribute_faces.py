@@ -7,11 +7,12 @@ part: fairface_dev, lfw, the held-out parts of ilc, maskon and empty_rooms are n
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import multiprocessing
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -390,12 +391,20 @@ def yunet_sees(image: np.ndarray, box: np.ndarray, path: Path) -> bool:
 FACE_SETS = ("fairface", "utkface", "genderface", "celeba", "pins", "masks")
 
 
+FEW = 200  # tasks that are not worth starting further processes for
+
+
 def _collect(function: Callable, tasks: Sequence[Any], title: str, folder: Path) -> None:
     if (folder / "ready").exists():
         return
     rows: list[Row] = []
-    with multiprocessing.get_context("fork").Pool() as pool:
-        for got in tqdm(pool.imap(function, tasks, chunksize=32), total=len(tasks), desc=title, unit="face"):
+    with contextlib.ExitStack() as stack:
+        each: Iterable[Any] = map(function, tasks)
+        if len(tasks) >= FEW:
+            # Not forked: TensorFlow's threads, where it is loaded, would not survive that.
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
+            each = pool.imap(function, tasks, chunksize=32)
+        for got in tqdm(each, total=len(tasks), desc=title, unit="face"):
             rows += got if isinstance(got, list) else [got] if got else []
     kinds = {"images": np.uint8, "mask": np.uint8, "embedding": np.int8, "side": np.float32}
     names = [one.name for one in fields(Faces)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import layers
 
 from export.models.blocks import PIXEL_SCALE, conv, norm_act
@@ -72,7 +73,9 @@ def build(
     """Builds the network.
 
     Args:
-        size: side of the crop, pixels; None leaves it open (training at several sizes).
+        size: side of the crop, pixels. With it the pooling has a weight for every place, since in an
+            aligned face places mean something (MobileFaceNets, Chen et al. 2018, sec. 3.1); it begins as the
+            mean. None leaves the size open, and the pooling is the mean.
         config: shape of the network.
         batch: fixed batch, needed for conversion.
         folded: leave the normalising layer out; `blocks.fold_normalisation` then has to be applied to the
@@ -90,7 +93,13 @@ def build(
         for i in range(c.depths[stage]):
             x = block(x, c.channels(c.widths[stage]), 2 if i == 0 else 1, c.expansions[stage])
     x = conv(x, c.channels(c.top), 1)
-    x = layers.GlobalAveragePooling2D(name="pooled")(x)
+    if size is None:
+        x = layers.GlobalAveragePooling2D()(x)
+    else:
+        side = x.shape[1]
+        average = keras.initializers.Constant(1 / side**2)
+        x = layers.DepthwiseConv2D(side, use_bias=False, depthwise_initializer=average, name="pooled")(x)
+        x = layers.Flatten()(x)
     dropped = layers.Dropout(0.2)(x)
     heads = OUTPUTS | (TEACHING if teaching else {})
     return keras.Model(
@@ -98,3 +107,16 @@ def build(
         {name: layers.Dense(n, name=name)(dropped) for name, n in heads.items()},
         name="attributes",
     )
+
+
+def carry_over(weights: list[np.ndarray], network: keras.Model) -> None:
+    """Sets weights of a network with open size in one with a fixed size, whose pooling stays as it is.
+
+    Weights of a network of the same kind are set as they are.
+    """
+    own = network.get_weights()
+    if len(weights) < len(own):
+        pooled = network.get_layer("pooled").weights[0].path
+        place = [weight.path for weight in network.weights].index(pooled)
+        weights = [*weights[:place], own[place], *weights[place:]]
+    network.set_weights(weights)

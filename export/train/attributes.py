@@ -29,6 +29,7 @@ class TrainConfig:
 
     Attributes:
         size: side of the crop, pixels (the network is convolutional: stages grow it).
+        placed: pool with weights for every place, which fixes the size; for the last stage.
         batch, steps, epochs: crops a batch, batches an epoch, epochs.
         rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
         decay: weight decay.
@@ -37,6 +38,7 @@ class TrainConfig:
     """
 
     size: int = 96
+    placed: bool = False
     batch: int = 128
     steps: int = 400
     epochs: int = 10
@@ -50,7 +52,9 @@ class TrainConfig:
 STAGES: tuple[TrainConfig, ...] = (
     # Small pictures first: more than twice as many faces in the same time.
     TrainConfig(size=64, epochs=20, rate=3e-3),
-    TrainConfig(size=96, batch=64, steps=800, epochs=16, rate=1.2e-3, warmup=200, ema=0.999, seed=2),
+    TrainConfig(
+        size=96, placed=True, batch=64, steps=800, epochs=16, rate=1.2e-3, warmup=200, ema=0.999, seed=2
+    ),
 )
 
 SMOOTHING = 0.03
@@ -170,18 +174,28 @@ class Glance(keras.callbacks.Callback):
 def load_network(
     run: Path, size: int | None = None, *, batch: int | None = None, folded: bool = False
 ) -> keras.Model:
-    """The trained network of a run folder (averaged weights, without the teaching outputs), at any size.
+    """The trained network of a run folder (averaged weights), without the teaching outputs.
+
+    Args:
+        run: folder of the run.
+        size: of the crop, pixels; by default that of the last stage. A run whose last stage is not `placed`
+            can be had at any size.
+        batch, folded: as in `export.models.attributes.build`.
 
     Raises:
         FileNotFoundError: if the run has no checkpoint yet.
+        ValueError: the run's size is another one.
     """
     if not (run / "averaged.npz").exists():
         raise FileNotFoundError(f"no trained weights in {run}: run `python -m export train attributes` first")
-    shape = json.loads((run / "network.json").read_text())
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+    facts = json.loads((run / "network.json").read_text())
+    if facts["placed"] and size not in (None, facts["size"]):
+        raise ValueError(f"the network in {run} was trained for crops of {facts['size']} px, not {size}")
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
+    size = size or facts["size"]
     whole = net.build(size, net.AttributesConfig(**shape), batch=batch, folded=folded, teaching=True)
     weights, _ = read_averaged(run / "averaged.npz")
-    whole.set_weights(fold_normalisation(weights) if folded else weights)
+    net.carry_over(fold_normalisation(weights) if folded else weights, whole)
     return keras.Model(whole.input, {name: whole.output[name] for name in net.OUTPUTS}, name="attributes")
 
 
@@ -217,13 +231,14 @@ def train(
     if before is None:
         raise ValueError("no stage to train")
     shutil.copyfile(before, run / "averaged.npz")
-    (run / "network.json").write_text(json.dumps(asdict(shape)))
+    facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
+    (run / "network.json").write_text(json.dumps(facts))
     return run / "averaged.npz"
 
 
 PLAIN: tuple[TrainConfig, ...] = (
     TrainConfig(size=64, steps=400, epochs=1, warmup=100, ema=0.99),
-    TrainConfig(size=96, batch=64, steps=600, epochs=1, rate=1e-3, warmup=50, ema=0.995, seed=2),
+    TrainConfig(size=96, placed=True, batch=64, steps=600, epochs=1, rate=1e-3, warmup=50, ema=0.995, seed=2),
 )
 
 
@@ -246,21 +261,22 @@ def _train_stage(
     (folder / "config.json").write_text(
         json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1)
     )
-    model = AttributesTrainer(net.build(None, shape, teaching=True))
+    fixed = config.size if config.placed else None
+    model = AttributesTrainer(net.build(fixed, shape, teaching=True))
     averaged = folder / "averaged.npz"
     callback = Averaged(model.network, config.ema, averaged, folder / "history.jsonl")
     done = callback.count // config.steps
     if done >= config.epochs:
         return averaged
     if before is not None:
-        model.network.set_weights(read_averaged(before)[0])
+        net.carry_over(read_averaged(before)[0], model.network)
     total = config.steps * config.epochs
     model.compile(optimizer=adamw(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup))
     model.build((None, config.size, config.size, 3))
     glance = Glance(
         callback,
-        net.build(None, shape, teaching=True),
-        {p.name: load(p) for p in sorted(packs.glob("dev*")) if (p / "ready").exists()},
+        net.build(fixed, shape, teaching=True),
+        {p.parent.name: pack for p in sorted(packs.glob("dev*/ready")) if len(pack := load(p.parent))},
         config.size,
     )
     model.fit(

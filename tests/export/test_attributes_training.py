@@ -44,6 +44,18 @@ def write_faces(folder: Path, crops: list[tuple[str, np.ndarray, np.ndarray]], s
     )
 
 
+def stems(suffixes: list[str], every: int) -> list[str]:
+    """Names of four pictures to train on and four held out, the suffixes taking turns in both."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for number in range(400):
+        for held, names in found.items():
+            stem = f"{number:05}{suffixes[len(names) % len(suffixes)]}"
+            if len(names) < 4 and (int(hashlib.md5(stem.encode()).hexdigest(), 16) % every == 0) == held:
+                names.append(stem)
+                break
+    return found[False] + found[True]
+
+
 @pytest.fixture(scope="module")
 def data(demo_clip: Path, demo_truth: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small copy of the data's layout, with the one face that is free to use: the built-in clip's."""
@@ -97,8 +109,8 @@ def data(demo_clip: Path, demo_truth: dict, tmp_path_factory: pytest.TempPathFac
         (root / "scenes" / name / "images").mkdir(parents=True)
         (root / "scenes" / name / "annotations").mkdir()
         suffixes = ["_Mask", "_Mask_Chin", "_Mask_Mouth_Chin", "_Mask_Nose_Mouth"]
-        for i in range(8):
-            stem = f"{i:05}{suffixes[i % 4] if name == 'maskon' else ''}"
+        names = stems(suffixes if name == "maskon" else [""], 2 if name == "empty_rooms" else 7)
+        for i, stem in enumerate(names):
             image, (x, y, w, h) = frames[i]
             objects = ""
             if name == "empty_rooms":
@@ -171,8 +183,8 @@ def test_packs_hold_every_kind_and_no_held_out_picture(packs: Path, data: Path):
     assert (faces.load(packs / "occluded").mask == [1, 0, 0, 0]).all()
     scenes = faces.load(packs / "scenes")
     assert set(np.unique(scenes.face)) == {0, 1}
-    stems = [p.stem for p in sorted((data / "scenes" / "maskon" / "images").iterdir())]
-    held = sum(int(hashlib.md5(s.encode()).hexdigest(), 16) % 7 == 0 for s in stems)
+    names = [p.stem for p in sorted((data / "scenes" / "maskon" / "images").iterdir())]
+    held = sum(int(hashlib.md5(s.encode()).hexdigest(), 16) % 7 == 0 for s in names)
     assert len(faces.load(packs / "dev_maskon")) == held
     # What is packed stays packed.
     before = (packs / "bare" / "images.npy").stat().st_mtime_ns
@@ -211,7 +223,7 @@ def test_batches_are_reproducible_and_mixed(packs: Path):
 
 def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tmp_path: Path, caplog):
     def stage(epochs: int, size: int = 32) -> training.TrainConfig:
-        return training.TrainConfig(size=size, batch=8, steps=4, epochs=epochs, warmup=2)
+        return training.TrainConfig(size=size, placed=size == SIZE, batch=8, steps=4, epochs=epochs, warmup=2)
 
     caplog.set_level("INFO")
     training.train(packs, tmp_path, [stage(1)], TINY)
@@ -223,11 +235,26 @@ def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tm
     folded = training.load_network(tmp_path, SIZE, batch=1, folded=True)
     pixels = np.random.default_rng(0).integers(0, 256, (1, SIZE, SIZE, 3)).astype(np.float32)
     assert set(network.output) == set(net.OUTPUTS)
+    with pytest.raises(ValueError, match="48 px"):
+        training.load_network(tmp_path, 64)
     for name, value in network(pixels).items():
         assert np.allclose(value, folded(pixels)[name], atol=1e-4)
     training.train_plain(packs, tmp_path / "plain", [stage(1)])
     mask = faces.load(tmp_path / "plain" / "packs" / "scenes").mask
     assert not mask[:, 1:3].any()  # it is told of two classes only
+
+
+def test_pooling_by_place_begins_as_the_mean():
+    keras.utils.set_random_seed(1)
+    opened = net.build(None, TINY, teaching=True)
+    fixed = net.build(SIZE, TINY, teaching=True)
+    net.carry_over(opened.get_weights(), fixed)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.float32)
+    for name, value in opened(pixels).items():
+        assert np.allclose(value, fixed(pixels)[name], atol=1e-5)
+    again = net.build(SIZE, TINY, teaching=True)
+    net.carry_over(fixed.get_weights(), again)
+    assert np.allclose(again(pixels)["mask"], fixed(pixels)["mask"], atol=1e-6)
 
 
 def test_missing_packs_and_weights_say_what_to_run(tmp_path: Path):
@@ -299,7 +326,7 @@ def test_from_training_to_shipped_files_and_report(data: Path, packs: Path, tmp_
     # Random weights quantise badly; what is tested here is the road.
     monkeypatch.setattr(attributes_model.parity, "check", lambda *_: None)
     run = tmp_path / "run"
-    training.train(packs, run, [training.TrainConfig(size=SIZE, batch=8, steps=2, epochs=1, warmup=1)], TINY)
+    training.train(packs, run, [training.TrainConfig(size=SIZE, batch=8, steps=4, epochs=1, warmup=1)], TINY)
     out, report = tmp_path / "models", tmp_path / "report.md"
     out.mkdir()
     face = load_manifest().models["face"]
@@ -333,7 +360,7 @@ def test_sizes_are_trained_scored_and_timed_alike(data: Path, packs: Path, tmp_p
     )
     pair = (attributes_sizes.Candidate(32, 0.25), attributes_sizes.Candidate(48, 0.25))
     report = tmp_path / "sizes.json"
-    rows = attributes_sizes.compare(data, packs, tmp_path / "run", report, candidates=pair, steps=2)
+    rows = attributes_sizes.compare(data, packs, tmp_path / "run", report, candidates=pair, steps=4)
     assert [row["name"] for row in rows] == ["32 px x 0.25", "48 px x 0.25"]
     assert all(row["int8_ms"]["p50"] > 0 and 0 <= row["main"] <= 1 for row in rows)
     assert cv2.imread(str(report.with_suffix(".png"))) is not None
@@ -350,4 +377,4 @@ def test_every_precision_of_the_attributes_agrees_with_keras(precision: str):
     got = scores.logits_of(model, crops)
     for name in net.OUTPUTS:
         want = np.concatenate([network(p.astype(np.float32))[name].numpy() for p in pixels])
-        assert np.abs(got[name] - want).max() < 0.1 * max(np.abs(want).max(), 0.1)
+        assert np.abs(got[name] - want).max() < 0.2 * max(np.abs(want).max(), 0.1)
