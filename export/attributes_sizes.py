@@ -86,7 +86,7 @@ def compare(
     shipped: Path | None = None,
     masks: Path | None = None,
     candidates: Sequence[Candidate] = CANDIDATES,
-    steps: int = 800,
+    steps: int = 400,
 ) -> list[dict[str, Any]]:
     """Trains, scores and times the candidates; writes JSON and a plot.
 

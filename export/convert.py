@@ -42,6 +42,9 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
     converter = tf.lite.TFLiteConverter.from_keras_model(source)
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "dynamic":
+        # Per channel, fully connected layers would need a runtime of TFLite 2.17 and later.
+        converter._experimental_disable_per_channel_quantization_for_dense_layers = True
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if integer:

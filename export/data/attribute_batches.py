@@ -47,22 +47,22 @@ def _groups(packs: dict[str, Faces]) -> list[Group]:
     bare = packs["bare"]
     real = bare.mask[:, 0] == 0  # the set of people who wear real masks
     known = bare.gender >= 0
-    add("bare", known, 0.45)
+    add("bare", known, 0.41)
     add("bare", ~known & ~real, 0.02)
     add("bare", real, 0.03)
     painted = [name for name in names if name.startswith("painted")]
     for name in painted:
         gender = packs[name].gender >= 0
-        add(name, gender, 0.26 / len(painted))
+        add(name, gender, 0.24 / len(painted))
         add(name, ~gender, 0.02 / len(painted))
     if "occluded" in packs:
         add("occluded", packs["occluded"].face == 1, 0.04)
     scenes = packs["scenes"]
     face = scenes.face == 1
     patterns = {
-        (1, 0, 0, 0): 0.03,
-        (0, 0, 0, 1): 0.03,
-        (0, 1, 1, 0): 0.02,
+        (1, 0, 0, 0): 0.05,
+        (0, 0, 0, 1): 0.05,
+        (0, 1, 1, 0): 0.06,
         (0, 0, 1, 0): 0.01,
         (0, 1, 0, 0): 0.005,
         (1, 1, 1, 1): 0.005,

@@ -59,7 +59,7 @@ STAGES: tuple[TrainConfig, ...] = (
 
 SMOOTHING = 0.03
 GLANCE = 1000  # held-out faces of each kind that are scored after an epoch
-WEIGHTS = {"mask": 1.0, "gender": 3.0, "face": 0.5, "embedding": 1.5, "age": 0.3}
+WEIGHTS = {"mask": 1.5, "gender": 3.0, "face": 0.5, "embedding": 1.5, "age": 0.3}
 
 
 class AttributesTrainer(keras.Model):
@@ -124,12 +124,6 @@ def _cross(target, logits):
 
 def _binary(target, logit):
     return ops.maximum(logit, 0.0) - logit * target + ops.log(1 + ops.exp(-ops.abs(logit)))
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities along the last axis."""
-    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
 
 
 def quick_scores(network: keras.Model, pack: Faces, size: int) -> dict[str, float]:
@@ -238,7 +232,7 @@ def train(
 
 PLAIN: tuple[TrainConfig, ...] = (
     TrainConfig(size=64, steps=400, epochs=1, warmup=100, ema=0.99),
-    TrainConfig(size=96, placed=True, batch=64, steps=600, epochs=1, rate=1e-3, warmup=50, ema=0.995, seed=2),
+    TrainConfig(size=96, placed=True, batch=64, steps=400, epochs=1, rate=1e-3, warmup=50, ema=0.995, seed=2),
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edge.tflite import Model, load_manifest
-from export import attributes_model, attributes_report, attributes_sizes, cards, convert
+from export import attributes_model, attributes_report, attributes_sizes, cards, convert, manifest
 from export import evaluate_attributes as scores
 from export.data import attribute_batches as batches
 from export.data import attribute_faces as faces
@@ -335,9 +335,9 @@ def test_from_training_to_shipped_files_and_report(data: Path, packs: Path, tmp_
     entry = attributes_model.convert_attributes(data, run, packs, out, SIZE, report=report)
     assert set(entry["files"]) >= {"float32", "float16", "dynamic", "int8"}
     assert set(entry["thresholds"]) == {"mask", "gender", "face", "min_side", "sharpness"}
-    manifest = load_manifest(out)
+    written = load_manifest(out)
     for precision in entry["files"]:
-        model = Model(manifest.read("attributes", precision), name=precision)
+        model = Model(written.read("attributes", precision), name=precision)
         assert sorted(spec.shape[-1] for spec in model.outputs) == [1, 2, 4]
         assert model.inputs[0].dtype == np.uint8 or precision == "int16x8"
     assert (out / "attributes.md").read_text().startswith("# attributes")
@@ -378,3 +378,13 @@ def test_every_precision_of_the_attributes_agrees_with_keras(precision: str):
     for name in net.OUTPUTS:
         want = np.concatenate([network(p.astype(np.float32))[name].numpy() for p in pixels])
         assert np.abs(got[name] - want).max() < 0.2 * max(np.abs(want).max(), 0.1)
+
+
+def test_no_precision_needs_a_newer_runtime_than_the_older_one_supported(tmp_path: Path):
+    """tflite-runtime ends with 2.14."""
+    network = net.build(SIZE, batch=1, folded=True)
+    pixels = [np.zeros((1, SIZE, SIZE, 3), np.uint8)]
+    for precision in ("float32", "float16", "dynamic", "int8"):
+        path = convert.write(convert.to_tflite(network, precision, lambda: pixels), tmp_path / "a.tflite")
+        needed = manifest.file_facts(path)["min_runtime"].split(".")
+        assert (int(needed[0]), int(needed[1])) <= (2, 14), precision
