@@ -177,10 +177,7 @@ def face_limit(
 ) -> dict[str, Any]:
     """The probability of being a face that costs at most `LOST_FACES` of the held-out true faces."""
     detected = scores.sigmoid(found["face"][finds.true == 1, 0])
-    crops = [
-        scores.sigmoid(logits[n]["face"][:, 0])
-        for n in ("fairface_dev bare", "fairface_dev painted", "lfw bare")
-    ]
+    crops = [scores.sigmoid(logits[n]["face"][:, 0]) for n in ("fairface_dev bare", "fairface_dev painted")]
     # Of each kind so much: crops are many, but it is the scenes that look like what a camera sees.
     limits = [float(np.quantile(p, LOST_FACES)) for p in (detected, *crops) if len(p)]
     value = float(np.floor(np.clip(min(limits), 0.01, 0.5) * 100) / 100)
@@ -235,7 +232,9 @@ def convert_attributes(
     Raises:
         export.parity.ParityError: if a file is further from Keras than its limit.
     """
-    samples = scores.load_samples(data, size, masks)
+    everything = scores.load_samples(data, size, masks)
+    # lfw is for the report alone: nothing is set by it.
+    samples = {name: sample for name, sample in everything.items() if not name.startswith("lfw")}
     finds = scores.load_finds(data, teachers, size)
     whole = load_network(run, size)
 
@@ -318,7 +317,15 @@ def convert_attributes(
         "files": files,
     }
     manifest.write(out, "attributes", entry)
-    result = scores.evaluate(data, out, teachers=teachers, masks=masks, plain=plain_run, report=report)
+    result = scores.evaluate(
+        data,
+        out,
+        teachers=teachers,
+        masks=masks,
+        plain=plain_run,
+        loaded=(everything, finds),
+        report=report,
+    )
     finish(entry, result, out)
     return entry
 

@@ -119,7 +119,7 @@ def compare(
     for model, row, timing in zip(models, rows, times, strict=True):
         size = row["size"]
         if size not in samples:
-            samples[size] = scores.load_samples(data, size, masks)
+            samples[size] = scores.load_samples(data, size, masks, lfw=False)
         logits = {k: scores.logits_of(model, s.crops) for k, s in samples[size].items()}
         figures = scores.figures(samples[size], logits)
         row["int8_ms"] = {k: round(v, 3) for k, v in timing.items()}

@@ -168,7 +168,9 @@ def painter(masks: Path | None) -> tuple[Painter, str]:
     return paint, f"{len(templates)} photographed masks and {len(textures)} fabrics that training never saw"
 
 
-def _crops(folder: Path, size: int, paint: Painter | None, states: Sequence[str | None]) -> Sample:
+def _crops(
+    folder: Path, size: int, paint: Painter | None, states: Sequence[str | None], every: int = 1
+) -> Sample:
     """A crop set bare (state None) or painted; with more states each face is there once for each."""
     races = {}
     if (folder / "labels.csv").exists():
@@ -176,7 +178,7 @@ def _crops(folder: Path, size: int, paint: Painter | None, states: Sequence[str 
             races = {row["file"]: row.get("race", "") for row in csv.DictReader(file)}
     out = _Collector(size)
     title = folder.name + (" painted" if paint else " bare")
-    for entry in tqdm(faces.entries(folder), desc=title, unit="face", leave=False):
+    for entry in tqdm(faces.entries(folder)[::every], desc=title, unit="face", leave=False):
         if entry.gender < 0:
             continue
         original = read_image(entry.path)
@@ -200,26 +202,30 @@ def _crops(folder: Path, size: int, paint: Painter | None, states: Sequence[str 
     return out.sample()
 
 
-def load_samples(data: Path, size: int, masks: Path | None = None) -> dict[str, Sample]:
+def load_samples(data: Path, size: int, masks: Path | None = None, *, lfw: bool = True) -> dict[str, Sample]:
     """All scored faces, by name of the sample.
 
     Args:
         data: folder with `scenes/` and `faces/`.
         size: side of the crop, pixels.
         masks: see `painter`.
+        lfw: with the faces of lfw, which are many.
     """
     scenes = read_scenes(data / "scenes", ("ilc", "maskon"))
+    held = [s for s in scenes if s.is_dev]
+    maskon = [s for s in scenes if s.set == "maskon" and faces.maskon_is_dev(s.path.stem)]
     paint, _ = painter(masks)
-    return {
-        "ilc": load_ilc([s for s in scenes if s.is_dev], size),
-        "maskon": _maskon(
-            [s for s in scenes if s.set == "maskon" and faces.maskon_is_dev(s.path.stem)], size
-        ),
-        "fairface_dev bare": _crops(data / "faces" / "fairface_dev", size, None, [None]),
-        "fairface_dev painted": _crops(data / "faces" / "fairface_dev", size, paint, WORN),
-        "lfw bare": _crops(data / "faces" / "lfw", size, None, [None]),
-        "lfw painted": _crops(data / "faces" / "lfw", size, paint, ["correct"]),
+    dev, wild = data / "faces" / "fairface_dev", data / "faces" / "lfw"
+    out = {
+        "ilc": load_ilc(held, size),
+        "maskon": _maskon(maskon, size),
+        "fairface_dev bare": _crops(dev, size, None, [None]),
+        "fairface_dev painted": _crops(dev, size, paint, WORN),
     }
+    if lfw:
+        out["lfw bare"] = _crops(wild, size, None, [None])
+        out["lfw painted"] = _crops(wild, size, paint, ["correct"], every=4)
+    return out
 
 
 @dataclass(slots=True)
@@ -334,7 +340,7 @@ def calibration_error(top: np.ndarray, right: np.ndarray, bins: int = BINS) -> f
 
 
 def figures(samples: dict[str, Sample], logits: dict[str, Logits]) -> dict[str, Any]:
-    """The headline figures of one model: name to {"value", "n", ...}."""
+    """The headline figures of one model: name to {"value", "n", ...}; those on lfw only if it is there."""
     out: dict[str, Any] = {}
     ilc, mask = samples["ilc"], logits["ilc"]["mask"].argmax(axis=1)
     wanted = three_states(ilc.mask)
@@ -351,6 +357,8 @@ def figures(samples: dict[str, Sample], logits: dict[str, Logits]) -> dict[str, 
     bare = logits["fairface_dev bare"]["mask"].argmax(axis=1)
     out["fairface_dev bare, taken for bare"] = share(bare == 0)
     for name in ("fairface_dev bare", "fairface_dev painted", "lfw bare", "lfw painted"):
+        if name not in samples:
+            continue
         right = logits[name]["gender"].argmax(axis=1) == samples[name].gender
         out[f"{name} gender"] = share(right)
         out[f"{name} gender balanced"] = balanced(right, samples[name].gender)
@@ -491,6 +499,7 @@ def evaluate(
     teachers: Path | None = None,
     masks: Path | None = None,
     plain: Path | None = None,
+    loaded: tuple[dict[str, Sample], Finds] | None = None,
     precisions: Iterable[str] = (),
     report: Path | None = None,
 ) -> dict[str, Any]:
@@ -502,13 +511,13 @@ def evaluate(
         teachers: folder with AIZOO's detector and YuNet, for comparison and for unlabelled faces.
         masks: folder with photographed masks, see `painter`.
         plain: run folder of the plain two-class model, see `export.train.attributes.train_plain`.
+        loaded: samples and finds, where they are at hand already.
         precisions: to score; empty = all there are.
         report: Markdown file to write; JSON and pictures go beside it.
     """
     entry = load_manifest(models).models["attributes"]
     size = int(entry.input["width"])
-    samples = load_samples(data, size, masks)
-    finds = load_finds(data, teachers, size)
+    samples, finds = loaded or (load_samples(data, size, masks), load_finds(data, teachers, size))
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "painted_with": painter(masks)[1],
