@@ -18,7 +18,7 @@ from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
 from export.models.blocks import fold_normalisation
-from export.train.averaging import Averaged, adamw, read_averaged
+from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
 
 log = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ def _train_stage(
         callbacks=[
             callback,
             glance,
-            keras.callbacks.BackupAndRestore(folder / "checkpoint", delete_checkpoint=False),
+            checkpoints(folder),
         ],
         verbose=2 if not _terminal() else 1,
     )

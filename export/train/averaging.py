@@ -68,3 +68,13 @@ def adamw(*, rate: float, decay: float, total: int, warmup: int) -> keras.optimi
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=decay, clipnorm=10.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
+
+
+def checkpoints(folder: Path) -> keras.callbacks.Callback:
+    """Saves weights and optimiser after each epoch and goes on from there.
+
+    The last two are kept: a run that is killed while it writes goes on from the one before.
+    """
+    return keras.callbacks.BackupAndRestore(
+        folder / "checkpoint", double_checkpoint=True, delete_checkpoint=False
+    )

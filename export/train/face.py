@@ -18,7 +18,7 @@ from export.data import scenes as scene_data
 from export.data.face_batches import FaceBatches, load_crops
 from export.models import face as net
 from export.models.blocks import fold_normalisation
-from export.train.averaging import Averaged, adamw, read_averaged
+from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +229,7 @@ def _train_stage(
         epochs=config.epochs,
         callbacks=[
             callback,
-            keras.callbacks.BackupAndRestore(folder / "checkpoint", delete_checkpoint=False),
+            checkpoints(folder),
         ],
     )
     return averaged

@@ -227,9 +227,12 @@ def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tm
 
     caplog.set_level("INFO")
     training.train(packs, tmp_path, [stage(1)], TINY)
-    training.train(packs, tmp_path, [stage(2), stage(1, SIZE)], TINY)
+    training.train(packs, tmp_path, [stage(2)], TINY)
+    # As if killed while it wrote the last checkpoint.
+    (tmp_path / "stage1" / "checkpoint" / "latest.weights.h5").write_bytes(b"half")
+    training.train(packs, tmp_path, [stage(3), stage(1, SIZE)], TINY)
     lines = (tmp_path / "stage1" / "history.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 1, 2]  # one epoch is repeated
     assert any("dev_bare" in record.getMessage() for record in caplog.records)
     network = training.load_network(tmp_path, SIZE)
     folded = training.load_network(tmp_path, SIZE, batch=1, folded=True)
