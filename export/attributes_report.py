@@ -88,9 +88,10 @@ def answers(result: dict[str, Any]) -> str:
 TEXT = """# How good is the attributes model?
 
 Measured {date} by `python -m export evaluate attributes` on faces that training never saw: the held-out
-seventh of ilc (boxes drawn by people) and of maskon, fairface_dev, and lfw. Masks on fairface_dev and lfw are
-painted: {painted_with}. In per cent; n faces; +- is half the 95 % interval. "Worn wrongly" is nose bare or
-mask on the chin, which ilc does not tell apart. The tables below the first are of the default, {default}.
+seventh of ilc (boxes drawn by people) and of maskon, fairface_dev, and lfw.
+Masks on fairface_dev and lfw are painted: {painted_with}.
+In per cent; n faces; +- is half the 95 % interval. "Worn wrongly" is nose bare or mask on the chin, which ilc
+does not tell apart. The tables below the first are of the default, {default}.
 
 {table}
 

@@ -40,7 +40,7 @@ class Candidate:
         return f"{self.size} px x {self.width:g}"
 
 
-CANDIDATES = (Candidate(80, 0.5), Candidate(96, 0.75), Candidate(96, 1.0), Candidate(112, 1.0))
+CANDIDATES = (Candidate(80, 0.5), Candidate(96, 1.0), Candidate(112, 1.0))
 
 
 def schedule(size: int, steps: int) -> tuple[TrainConfig, ...]:
@@ -108,7 +108,7 @@ def compare(
             train(packs, folder, schedule(candidate.size, steps), AttributesConfig(width=candidate.width))
         network = load_network(folder, candidate.size, batch=1, folded=True)
         crops = calibration_crops(packs, candidate.size)
-        models.append(Model(convert.to_tflite(network, "int8", lambda crops=crops: crops), threads=1))
+        models.append(Model(convert.to_tflite(network, "int8", crops.copy), threads=1))
         rows.append(asdict(candidate) | {"name": candidate.name, "trained": "short"})
     if shipped:
         model = Model(shipped, threads=1)

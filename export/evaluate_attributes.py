@@ -106,7 +106,8 @@ class _Collector:
         c = {k: np.array(v) for k, v in self.columns.items()}
         if not c:
             empty = np.zeros((0, self.size, self.size, 3), np.uint8)
-            return Sample(empty, np.zeros((0, 4), np.uint8), *(np.zeros(0) for _ in range(3)))
+            none = np.zeros(0)
+            return Sample(empty, np.zeros((0, 4), np.uint8), none, none, none)
         own = {k: c.pop(k) for k in ("crops", "mask", "gender", "side", "sharpness")}
         return Sample(**own, groups=c)
 

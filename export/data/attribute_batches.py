@@ -206,7 +206,7 @@ def _cover(image: np.ndarray, rng: np.random.Generator) -> None:
     image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
 
 
-def dev_batches(pack: Faces, size: int, rows: Sequence[int] | None = None) -> np.ndarray:
+def dev_batches(pack: Faces, size: int, rows: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
     """Packed faces as the device would cut them, n x size x size x 3 float32."""
     chosen = range(len(pack)) if rows is None else rows
     return np.array([plain(pack.images[i], size) for i in chosen], np.float32)

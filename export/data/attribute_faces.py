@@ -99,7 +99,7 @@ def template(margin: float = 1.0) -> np.ndarray:
     return ((np.array(TEMPLATE) - 0.5) / margin + 0.5).astype(np.float32)
 
 
-def in_box(box: Sequence[float]) -> np.ndarray:
+def in_box(box: Sequence[float] | np.ndarray) -> np.ndarray:
     """Where the landmarks of a face in this box (x, y, w, h) should be, 5 x 2, when nobody found them."""
     x, y, w, h = (float(v) for v in box)
     return BOX_LANDMARKS * [w, h] + [x, y]

@@ -102,27 +102,27 @@ class AttributesTrainer(keras.Model):
         return total
 
 
-def _unit(x):
+def _unit(x: Any) -> Any:
     return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-6)
 
 
-def _informative(allowed):
+def _informative(allowed: Any) -> Any:
     """1 for rows whose label says anything: not all four states allowed."""
     return ops.cast(ops.sum(allowed, axis=-1) < allowed.shape[-1] - 0.5, "float32")
 
 
-def _sum_of_allowed(allowed, logits):
+def _sum_of_allowed(allowed: Any, logits: Any) -> Any:
     log_p = ops.log_softmax(logits, axis=-1)
     summed = -ops.logsumexp(log_p + (1 - allowed) * -30.0, axis=-1)
     return (1 - SMOOTHING) * summed - SMOOTHING * ops.mean(log_p, axis=-1)
 
 
-def _cross(target, logits):
+def _cross(target: Any, logits: Any) -> Any:
     log_p = ops.log_softmax(logits, axis=-1)
     return -(1 - SMOOTHING) * ops.sum(target * log_p, axis=-1) - SMOOTHING * ops.mean(log_p, axis=-1)
 
 
-def _binary(target, logit):
+def _binary(target: Any, logit: Any) -> Any:
     return ops.maximum(logit, 0.0) - logit * target + ops.log(1 + ops.exp(-ops.abs(logit)))
 
 
@@ -185,7 +185,7 @@ def load_network(
     facts = json.loads((run / "network.json").read_text())
     if facts["placed"] and size not in (None, facts["size"]):
         raise ValueError(f"the network in {run} was trained for crops of {facts['size']} px, not {size}")
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
+    shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
     size = size or facts["size"]
     whole = net.build(size, net.AttributesConfig(**shape), batch=batch, folded=folded, teaching=True)
     weights, _ = read_averaged(run / "averaged.npz")
