@@ -10,7 +10,7 @@ import cv2
 import keras
 import numpy as np
 
-from export.data.attribute_faces import MARGIN, SIDE, Faces, load
+from export.data.attribute_faces import MARGIN, SIDE, Faces, load_training
 from export.data.face_batches import change_colours
 
 # Columns of the targets: allowed states, gender (female, male), face, face known, embedding, age.
@@ -90,8 +90,7 @@ class AttributeBatches(keras.utils.PyDataset):
 
     def __init__(self, folder: Path, *, size: int, batch: int, steps: int, seed: int, epoch: int = 0) -> None:
         super().__init__(workers=2, max_queue_size=8)
-        names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
-        packs = {name: load(folder / name) for name in names}
+        packs = load_training(folder)
         self.packs = list(packs.values())
         self.groups = _groups(packs)
         self.shares = np.array([group.share for group in self.groups])

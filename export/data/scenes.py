@@ -27,6 +27,11 @@ from edge.types import LANDMARKS_MIRRORED
 TRAIN_SETS = ("ilc", "kaggle853", "maskon", "celeba_wild", "street", "empty_rooms")
 
 
+def is_held_out(stem: str, every: int) -> bool:
+    """Whether the MD5 of a picture's stem makes it one of each `every` that are never trained on."""
+    return int(hashlib.md5(stem.encode()).hexdigest(), 16) % every == 0
+
+
 @dataclass(slots=True)
 class Scene:
     """One labelled picture.
@@ -49,7 +54,7 @@ class Scene:
     def is_dev(self) -> bool:
         """Held out, never trained on: by MD5 of the stem every 7th `ilc` picture, every 2nd empty room."""
         every = {"ilc": 7, "empty_rooms": 2}.get(self.set)
-        return every is not None and int(hashlib.md5(self.path.stem.encode()).hexdigest(), 16) % every == 0
+        return every is not None and is_held_out(self.path.stem, every)
 
 
 def read_scenes(root: Path, sets: Iterable[str] = TRAIN_SETS) -> list[Scene]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -288,12 +289,6 @@ def _train_stage(
             glance,
             checkpoints(folder),
         ],
-        verbose=2 if not _terminal() else 1,
+        verbose=1 if sys.stdout.isatty() else 2,
     )
     return averaged
-
-
-def _terminal() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
