@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from edge.errors import MaskedgeError
+from edge.errors import MaskedgeError, UsageError
 
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = REPO / "benchmarks" / "results"
@@ -89,9 +89,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--epochs",
         type=int,
-        nargs=2,
-        metavar=("FIRST", "SECOND"),
-        help="epochs of the two stages (default: face 40 and 16, attributes 20 and 12)",
+        nargs="+",
+        metavar="N",
+        help="epochs of each stage (default: face 40 and 16, attributes 20, 15 and 24)",
     )
     sub.add_argument(
         "--plain", action="store_true", help="attributes: the two-class model that ours is compared with"
@@ -164,9 +164,11 @@ def run(args: argparse.Namespace) -> int:
 def _stages(stages: tuple, epochs: list[int] | None) -> tuple:
     from dataclasses import replace
 
-    return tuple(
-        replace(s, epochs=n) for s, n in zip(stages, epochs or [s.epochs for s in stages], strict=True)
-    )
+    if epochs and len(epochs) != len(stages):
+        raise UsageError(
+            f"--epochs takes {len(stages)} numbers for this model, one a stage", remedy="see --help"
+        )
+    return tuple(replace(s, epochs=n) for s, n in zip(stages, epochs or [s.epochs for s in stages]))
 
 
 def _face(args: argparse.Namespace) -> None:

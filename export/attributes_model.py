@@ -110,8 +110,8 @@ def fold_temperatures(network: Any, temperatures: dict[str, float]) -> None:
 def worse(crop: np.ndarray, *, side: float | None = None, blur: float | None = None) -> np.ndarray:
     """An aligned crop as a smaller face (`side`, pixels) or a blurred one (`blur`, sigma in its pixels)."""
     size = crop.shape[0]
-    if side is not None:  # a little kind: the crop is 1.55 times as wide as the face (mean over fairface)
-        small = max(2, round(1.66 * side))
+    if side is not None:  # the crop is 1.55 times as wide as the face (mean over fairface)
+        small = max(2, round(1.55 * side))
         if small < size:
             crop = cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA)
             crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)

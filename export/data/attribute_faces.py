@@ -30,6 +30,9 @@ from export.data.masks import WORN, paint_mask, random_design
 from export.data.occluders import paint_occluder
 from export.data.scenes import YUNET, Scene, is_held_out, load_teacher, read_scenes
 
+RACES = (
+    "Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian", "White",
+)  # fmt: skip
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 
 SIDE = 128
@@ -44,8 +47,10 @@ MASKON_STATES = {
 }
 
 # Where the five landmarks lie in a face box, in widths and heights of it, for boxes in which no detector
-# finds a face. Chosen by eye, a little low: the mean over fairface has the eyes at 0.37, the mouth at 0.735.
-BOX_LANDMARKS = np.array([[0.29, 0.40], [0.71, 0.40], [0.50, 0.60], [0.33, 0.78], [0.67, 0.78]], np.float32)
+# finds a face: the mean over fairface.
+BOX_LANDMARKS = np.array(
+    [[0.283, 0.371], [0.71, 0.372], [0.491, 0.58], [0.318, 0.735], [0.68, 0.735]], np.float32
+)
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class Faces:
             where nothing is known.
         gender: n int8, index into `GENDERS`, -1 unknown.
         age: n int8, index into `AGES`, -1 unknown.
+        race: n int8, index into `RACES`, -1 unknown; to draw hard groups more often, never to be learnt.
         face: n int8, 1 a face, 0 none, -1 not to be learnt from.
         embedding: n x 128 int8, the teacher's embedding of the bare face times 127; zeros where unknown.
         side: n float32, side of the face in the source picture, pixels.
@@ -67,6 +73,7 @@ class Faces:
     mask: np.ndarray
     gender: np.ndarray
     age: np.ndarray
+    race: np.ndarray
     face: np.ndarray
     embedding: np.ndarray
     side: np.ndarray
@@ -144,6 +151,7 @@ class Entry:
     side: float
     gender: int
     age: int
+    race: int
     mask: np.ndarray
     embedding: np.ndarray | None
 
@@ -152,8 +160,9 @@ def _age_of(years: int) -> int:
     return int(np.searchsorted([3, 10, 20, 30, 40, 50, 60, 70], years, side="right"))
 
 
-def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int]]:
-    """Gender and age index of each file, -1 where the set does not tell."""
+def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int], list[int]]:
+    """Gender, age and race index of each file, -1 where the set does not tell."""
+    unknown = [-1] * len(names)
     kind = folder.name
     if kind in ("fairface", "fairface_dev"):
         with (folder / "labels.csv").open(newline="") as file:
@@ -161,20 +170,22 @@ def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int]]:
         return (
             [GENDERS.index(rows[n]["gender"].lower()) for n in names],
             [AGES.index(rows[n]["age"]) for n in names],
+            [RACES.index(rows[n]["race"]) for n in names],
         )
     if kind == "utkface":  # AGE_GENDER_RACE_DATE, gender 0 male 1 female
         parts = [Path(n).name.split("_") for n in names]
         return (
             [1 - int(p[1]) if p[1] in "01" else -1 for p in parts],
             [_age_of(int(p[0])) for p in parts],
+            unknown,
         )
     if kind == "genderface":
-        return [1 if Path(n).parts[0] == "man" else 0 for n in names], [-1] * len(names)
+        return [1 if Path(n).parts[0] == "man" else 0 for n in names], unknown, unknown
     if kind == "lfw":
         with (folder / "gender.csv").open(newline="") as file:
             found = {row["file"]: row["gender"].lower() for row in csv.DictReader(file)}
-        return [GENDERS.index(found[n]) if n in found else -1 for n in names], [-1] * len(names)
-    return [-1] * len(names), [-1] * len(names)
+        return [GENDERS.index(found[n]) if n in found else -1 for n in names], unknown, unknown
+    return unknown, unknown, unknown
 
 
 def embeddings_of(folder: Path) -> np.ndarray | None:
@@ -192,7 +203,7 @@ def entries(folder: Path) -> list[Entry]:
     with (folder / "landmarks.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [row["file"] for row in rows]
-    genders, ages = _labels(folder, names)
+    genders, ages, races = _labels(folder, names)
     embeddings = embeddings_of(folder)
     out = []
     for i, row in enumerate(rows):
@@ -205,6 +216,7 @@ def entries(folder: Path) -> list[Entry]:
                 float(row["source_side_px"] or 0),
                 genders[i],
                 ages[i],
+                races[i],
                 state,
                 None if embeddings is None else embeddings[i],
             )
@@ -254,6 +266,7 @@ def _row(crop: np.ndarray, mask: np.ndarray, face: int, side: float) -> Row:
         "mask": mask,
         "gender": -1,
         "age": -1,
+        "race": -1,
         "face": face,
         "embedding": np.zeros(128, np.int8),
         "side": side,
@@ -280,7 +293,11 @@ def _crop_row(task: tuple[Entry, str, int]) -> Row | None:
         crop = cut(image, found_landmarks(image, points))
     except ValueError:
         return None
-    row = _row(crop, mask, 1, entry.side) | {"gender": entry.gender, "age": entry.age}
+    row = _row(crop, mask, 1, entry.side) | {
+        "gender": entry.gender,
+        "age": entry.age,
+        "race": entry.race,
+    }
     if entry.embedding is not None:
         row["embedding"] = np.round(entry.embedding * 127).astype(np.int8)
     return row

@@ -54,7 +54,10 @@ STAGES: tuple[TrainConfig, ...] = (
     # Small pictures first: more than twice as many faces in the same time.
     TrainConfig(size=64, epochs=20, rate=3e-3),
     TrainConfig(
-        size=96, placed=True, batch=64, steps=800, epochs=16, rate=1.2e-3, warmup=200, ema=0.999, seed=2
+        size=96, placed=True, batch=64, steps=800, epochs=15, rate=1.2e-3, warmup=200, ema=0.999, seed=2
+    ),
+    TrainConfig(
+        size=96, placed=True, batch=64, steps=800, epochs=24, rate=1.2e-3, warmup=200, ema=0.999, seed=4
     ),
 )
 

@@ -38,3 +38,10 @@ def test_wrong_input_is_one_line(arguments, code, says, data, capsys):
 def test_missing_data_names_the_option(tmp_path: Path, capsys):
     assert main(["train", "face", "--data", str(tmp_path / "nowhere")]) == 2
     assert "give --data" in capsys.readouterr().err
+
+
+def test_epochs_for_every_stage_or_none(capsys, tmp_path):
+    (tmp_path / "packs" / "bare").mkdir(parents=True)
+    (tmp_path / "packs" / "bare" / "ready").touch()
+    assert main(["train", "attributes", "--run", str(tmp_path), "--epochs", "1", "2"]) == 2
+    assert "--epochs takes 3 numbers for this model" in capsys.readouterr().err
