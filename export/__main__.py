@@ -166,9 +166,10 @@ def _stages(stages: tuple, epochs: list[int] | None) -> tuple:
 
     if epochs and len(epochs) != len(stages):
         raise UsageError(
-            f"--epochs takes {len(stages)} numbers for this model, one a stage", remedy="see --help"
+            f"--epochs takes {len(stages)} numbers for this model", remedy="give one number a stage"
         )
-    return tuple(replace(s, epochs=n) for s, n in zip(stages, epochs or [s.epochs for s in stages]))
+    counts = epochs or [s.epochs for s in stages]
+    return tuple(replace(s, epochs=n) for s, n in zip(stages, counts, strict=True))
 
 
 def _face(args: argparse.Namespace) -> None:
