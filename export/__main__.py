@@ -12,10 +12,14 @@ from edge.errors import MaskedgeError, UsageError
 
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = REPO / "benchmarks" / "results"
-REPORTS = {"face": RESULTS / "face_accuracy.json", "attributes": RESULTS / "attributes_report.md"}
-SIZES = {"face": "320x320", "attributes": "96x96"}
+REPORTS = {
+    "face": RESULTS / "face_accuracy.json",
+    "attributes": RESULTS / "attributes_report.md",
+    "identity": RESULTS / "identity_report.md",
+}
+SIZES = {"face": "320x320", "attributes": "96x96", "identity": "112x112"}
 # What the layers of each network reduce by in all.
-MULTIPLES = {"face": 32, "attributes": 16}
+MULTIPLES = {"face": 32, "attributes": 16, "identity": 16}
 
 EXAMPLES = """
 the road of a model, each step one command:
@@ -32,6 +36,12 @@ the same with `attributes` (mask state and gender), which needs the face model f
   python -m export convert attributes --data DATA --teachers DIR --masks DIR
   python -m export evaluate attributes --data DATA --teachers DIR --masks DIR
   python -m export sizes --data DATA --masks DIR                   accuracy against latency (20 minutes)
+
+the same with `identity` (the same person, masked or not), which needs the face model first:
+  python -m export prepare identity --data DATA                    pack aligned faces (10 minutes, 8 GB)
+  python -m export train identity                                  about two hours on 2 cores
+  python -m export convert identity --data DATA --masks DIR
+  python -m export evaluate identity --data DATA --masks DIR
 
 DATA holds scenes/SET/images/*.jpg, scenes/SET/annotations/*.xml (PASCAL VOC) and faces/SET/landmarks.csv;
 see docs/training.md for the sets and for how to bring your own.
@@ -51,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         if model:
-            sub.add_argument("model", choices=["face", "attributes"], help="which model")
+            sub.add_argument("model", choices=list(SIZES), help="which model")
         sub.add_argument(
             "--data",
             type=Path,
@@ -70,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--masks",
             type=Path,
-            help="attributes: folder with templates/ and textures/ of photographed masks, to paint scored "
+            help="folder with templates/ and textures/ of photographed masks, to paint scored "
             "faces (default: drawn ones)",
         )
 
@@ -80,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         )
 
     sub = command(
-        "prepare", "face: label the pictures with the teacher's landmarks; attributes: pack the faces"
+        "prepare", "face: label the pictures with the teacher's landmarks; the others: pack the faces"
     )
     teachers(sub)
     run_folder(sub)
@@ -91,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
-        help="epochs of each stage (default: face 40 and 16, attributes 20, 15 and 24)",
+        help="epochs of each stage (default: face 40 and 16, attributes 20, 15 and 24, identity 24 and 10)",
     )
     sub.add_argument(
         "--plain", action="store_true", help="attributes: the two-class model that ours is compared with"
@@ -104,7 +114,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--size",
         metavar="WxH",
-        help=f"input size (default: face {SIZES['face']}, attributes {SIZES['attributes']})",
+        help=f"input size (default: {', '.join(' '.join(item) for item in SIZES.items())})",
     )
     sub = command("evaluate", "score every precision on pictures never trained on")
     teachers(sub)
@@ -115,7 +125,7 @@ def parser() -> argparse.ArgumentParser:
         "--report",
         type=Path,
         help="file to write, the rest goes beside it "
-        f"(default: benchmarks/results/{REPORTS['face'].name} and {REPORTS['attributes'].name})",
+        f"(default: in benchmarks/results/, {', '.join(report.name for report in REPORTS.values())})",
     )
     sub = command(
         "sizes", "attributes: accuracy against latency of several sizes, trained alike", model=False
@@ -141,14 +151,14 @@ def parse_size(text: str, model: str = "face") -> tuple[int, int]:
     whole = width.isdigit() and height.isdigit() and int(width) and int(height)
     if not (whole and int(width) % step == int(height) % step == 0):
         raise ValueError(f"--size {text}: give WIDTHxHEIGHT in multiples of {step}, such as {SIZES[model]}")
-    if model == "attributes" and width != height:
+    if model != "face" and width != height:
         raise ValueError(f"--size {text}: the crops are square, such as {SIZES[model]}")
     return int(width), int(height)
 
 
 def run(args: argparse.Namespace) -> int:
     """Does what the command line says; returns the exit code."""
-    packed = args.model == "attributes" and args.command == "train"
+    packed = args.model != "face" and args.command == "train"
     if not packed and not (args.data / "scenes").is_dir():
         raise FileNotFoundError(f"no data at {args.data}: give --data, a folder with scenes/ and faces/")
     args.run = getattr(args, "run", None) or Path("runs") / args.model
@@ -157,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if args.command in ("convert", "evaluate"):
         args.report = getattr(args, "report", None) or REPORTS[args.model]
-    (_face if args.model == "face" else _attributes)(args)
+    {"face": _face, "attributes": _attributes, "identity": _identity}[args.model](args)
     return 0
 
 
@@ -273,6 +283,35 @@ def _attributes(args: argparse.Namespace) -> None:
             masks=args.masks,
         ):
             print(f"{row['name']:16} main figure {row['main']:.4f}  int8 p50 {row['int8_ms']['p50']:.3f} ms")
+
+
+def _identity(args: argparse.Namespace) -> None:
+    packs = args.run / "packs"
+    if args.command == "prepare":
+        from export.data.identity_faces import prepare
+
+        print(f"packed faces: {prepare(args.data, packs)}")
+    elif args.command == "train":
+        from export.train.identity import STAGES, train
+
+        print(f"trained weights: {train(packs, args.run, _stages(STAGES, args.epochs))}")
+    elif args.command == "convert":
+        from export.identity_model import convert_identity
+
+        size = parse_size(args.size or SIZES["identity"], "identity")[0]
+        entry = convert_identity(
+            args.data, args.run, packs, args.out, size, masks=args.masks, report=args.report
+        )
+        for file in entry["files"].values():
+            print(
+                f"{file['file']:24} {file['bytes']:>9,} bytes  accuracy {file['parity']['value']:.4f}  "
+                f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
+            )
+    elif args.command == "evaluate":
+        from export.evaluate_identity import evaluate, table
+
+        result = evaluate(args.data, args.models, masks=args.masks, report=args.report)
+        print(f"{table(result)}\n\nthe whole report: {args.report}")
 
 
 def main(argv: list[str] | None = None) -> int:

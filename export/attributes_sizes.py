@@ -22,7 +22,8 @@ from export import convert
 from export import evaluate_attributes as scores
 from export.attributes_model import MAIN, calibration_crops
 from export.models.attributes import AttributesConfig
-from export.train.attributes import TrainConfig, load_network, train
+from export.train.attributes import load_network, train
+from export.train.stages import TrainConfig
 
 ROUNDS, RUNS = 40, 25
 

@@ -185,6 +185,93 @@ def attributes(entry: dict[str, Any], result: dict[str, Any], report: Any) -> st
     )
 
 
+IDENTITY = """# identity: the same person, masked or not
+
+A small network ({parameters:,} parameters, {macs:.0f} million multiply-accumulates) turns an aligned face
+into {dimensions} numbers of length 1. The cosine between two such embeddings tells how likely they are one
+person's, whether the faces are bare or masked. It was taught by a network for bare faces to give the masked
+face the embedding of the bare one.
+
+- **Input**: 1 x {size} x {size} x 3 uint8 RGB, cut by `edge.geometry.align` with the template of the
+  manifest. Normalisation is inside.
+- **Output**: `embedding` (1 x {dimensions}, float32, length 1) and `quality` (1 x 1, float32), a logit: its
+  sigmoid is the cosine to be expected with the same face seen bare and clear.
+- **Default**: {default}, {default_reason}.
+
+## Figures
+
+{table}
+
+Masks are painted on the second face of a pair, or on both: {painted_with}. More in
+[the report](../benchmarks/results/identity_report.md).
+
+### Thresholds
+
+Every threshold comes with its false accepts, measured on lfw, every face against every other:
+
+{thresholds}
+
+### Quality
+
+{quality}
+
+## Precisions
+
+| precision | bytes | accuracy bare - masked | lost against Keras | cosine of embeddings | oldest TFLite |
+|---|---|---|---|---|---|
+{precisions}
+
+## Training data
+
+{training_data}
+
+## Licence
+
+{licence}.
+
+## Limits
+
+- lfw shows mostly adults, men and public figures, in good light: expect more false accepts among people who
+  look alike in ways it does not hold (families, children, one ethnic group). Twins are accepted.
+- Thresholds were set on the same lfw faces that the figures are about.
+- It tells who somebody looks like, not whether somebody is there: a photograph passes. See the threat model.
+- Gender, mask state and completed faces never enter a decision that is taken with it.
+"""
+
+
+def identity(entry: dict[str, Any], result: dict[str, Any]) -> str:
+    """The card of the identity model.
+
+    Args:
+        entry: its manifest entry.
+        result: of `export.evaluate_identity.evaluate`.
+    """
+    from export import evaluate_identity as scores
+
+    files = entry["files"]
+    first = files[entry["default"]]
+    rows = [
+        f"| {precision} | {file['bytes']:,} | {file['parity']['value']:.4f} | {file['parity']['drop']:+.4f} "
+        f"| {file['parity']['outputs']['embedding']['cosine']:.5f} | {file['min_runtime']} |"
+        for precision, file in files.items()
+    ]
+    return IDENTITY.format(
+        parameters=first["parameters"],
+        macs=first["macs"] / 1e6,
+        dimensions=entry["outputs"][0]["shape"][1],
+        size=entry["input"]["width"],
+        default=entry["default"],
+        default_reason=entry["default_reason"],
+        table=scores.table(result),
+        painted_with=result["painted_with"],
+        thresholds=scores.thresholds_table(result),
+        quality=scores.quality_table(result),
+        precisions="\n".join(rows),
+        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
+        licence=entry["licence"],
+    )
+
+
 def face(entry: dict[str, Any], result: dict[str, Any]) -> str:
     """The card of the face model.
 

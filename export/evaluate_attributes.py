@@ -26,6 +26,7 @@ from edge.tasks.face import FaceDetector
 from edge.tflite import Model, load_manifest, load_model
 from edge.types import GENDERS
 from export.data import attribute_faces as faces
+from export.data import crop_sets
 from export.data.masks import WORN, paint_mask, random_design
 from export.data.scenes import Scene, read_scenes
 from export.data.templates import held_out_painting, load_templates, load_textures
@@ -50,7 +51,7 @@ class Sample:
         gender: n int, index into `GENDERS`, -1 unknown.
         side: n float, side of the face at the detector's input, pixels.
         sharpness: n float, see `edge.tasks.attributes.sharpness`.
-        groups: names of further columns to n values: `race`, `age` (index into `faces.AGES`).
+        groups: names of further columns to n values: `race`, `age` (index into `crop_sets.AGES`).
     """
 
     crops: np.ndarray
@@ -95,7 +96,7 @@ class _Collector:
             "crops": cv2.cvtColor(crop, cv2.COLOR_BGR2RGB),
             "side": side,
             "sharpness": sharpness(crop),
-            "mask": faces.allowed(),
+            "mask": crop_sets.allowed(),
             "gender": -1,
         }
         for key, value in (row | known).items():
@@ -114,7 +115,7 @@ class _Collector:
 
 def _scale(image: np.ndarray) -> float:
     """Detector's pixels per pixel of the picture."""
-    size = faces.detector().size
+    size = crop_sets.detector().size
     return min(size[0] / image.shape[1], size[1] / image.shape[0])
 
 
@@ -139,7 +140,7 @@ def _maskon(scenes: list[Scene], size: int) -> Sample:
         image = read_image(scene.path)
         found = list(faces.scene_faces(scene, image))
         points = found[0][1] if found else faces.in_box(scene.boxes[0])
-        out.add(image, points, 200.0, mask=faces.allowed(state), found=bool(found))
+        out.add(image, points, 200.0, mask=crop_sets.allowed(state), found=bool(found))
     return out.sample()
 
 
@@ -179,23 +180,23 @@ def _crops(
             races = {row["file"]: row.get("race", "") for row in csv.DictReader(file)}
     out = _Collector(size)
     title = folder.name + (" painted" if paint else " bare")
-    for entry in tqdm(faces.entries(folder)[::every], desc=title, unit="face", leave=False):
+    for entry in tqdm(crop_sets.entries(folder)[::every], desc=title, unit="face", leave=False):
         if entry.gender < 0:
             continue
         original = read_image(entry.path)
         name = str(entry.path.relative_to(folder))
-        bare = faces.found_landmarks(original, entry.landmarks)
+        bare = crop_sets.found_landmarks(original, entry.landmarks)
         for state in states:
             image, points = original, bare
             if paint is not None and state is not None:
                 rng = np.random.default_rng((11, WORN.index(state), zlib.crc32(name.encode())))  # type: ignore[arg-type]
                 image = paint(original, (entry.landmarks + bare) / 2, state, rng)
-                points = faces.found_landmarks(image, entry.landmarks)
+                points = crop_sets.found_landmarks(image, entry.landmarks)
             out.add(
                 image,
                 points,
                 100.0,
-                mask=faces.allowed(state or "none"),
+                mask=crop_sets.allowed(state or "none"),
                 gender=entry.gender,
                 age=entry.age,
                 race=races.get(name, ""),
@@ -251,7 +252,9 @@ class Finds:
 def load_finds(data: Path, teachers: Path | None, size: int) -> Finds:
     """Detections in the held-out scenes and rooms, from a threshold of `LOW_SCORE` up."""
     held = [s for s in read_scenes(data / "scenes", ("ilc", "empty_rooms")) if s.is_dev]
-    finder = FaceDetector(faces.detector().model, load_manifest().models["face"], score_threshold=LOW_SCORE)
+    finder = FaceDetector(
+        crop_sets.detector().model, load_manifest().models["face"], score_threshold=LOW_SCORE
+    )
     out = _Collector(size)
     for scene in tqdm(held, desc="detections", unit="picture", leave=False):
         image = read_image(scene.path)

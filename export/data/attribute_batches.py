@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from edge.types import GENDERS
-from export.data.attribute_faces import AGES, MARGIN, RACES, SIDE, Faces, load_training
+from export.data.attribute_faces import MARGIN, SIDE, Faces, load_training
+from export.data.crop_sets import AGES, RACES
 from export.data.face_batches import change_colours
 
 # Columns of the targets: allowed states, gender (female, male), face, face known, embedding, age.
@@ -146,9 +147,9 @@ def target(pack: Faces, row: int) -> np.ndarray:
     return out
 
 
-def plain(image: np.ndarray, size: int) -> np.ndarray:
-    """A packed crop as the device would cut it: size x size x 3 uint8."""
-    inner = SIDE / MARGIN
+def plain(image: np.ndarray, size: int, *, margin: float = MARGIN) -> np.ndarray:
+    """A packed crop, which shows `margin` times as much, as the device would cut it: size x size x 3."""
+    inner = SIDE / margin
     scale = size / inner
     shift = size / 2 - scale * SIDE / 2
     matrix = np.array([[scale, 0, shift], [0, scale, shift]])
@@ -156,15 +157,16 @@ def plain(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
-def augment(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def augment(image: np.ndarray, size: int, rng: np.random.Generator, *, margin: float = MARGIN) -> np.ndarray:
     """A packed crop as a detector that is a little off, and a worse camera, would have given it.
 
     Args:
         image: SIDE x SIDE x 3 uint8.
         size: of the result, pixels.
         rng: source of all chance.
+        margin: how many times as much as the model sees the packed crop shows.
     """
-    scale = size * MARGIN / SIDE * np.exp(rng.normal(0, 0.06))
+    scale = size * margin / SIDE * np.exp(rng.normal(0, 0.06))
     angle = np.radians(rng.normal(0, 5))
     stretch = np.exp(rng.normal(0, 0.03))
     c, s = np.cos(angle) * scale, np.sin(angle) * scale

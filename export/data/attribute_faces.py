@@ -7,33 +7,26 @@ part: fairface_dev, lfw, the held-out parts of ilc, maskon and empty_rooms are n
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import multiprocessing
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.geometry import align, iou_matrix
 from edge.tasks.attributes import TEMPLATE
 from edge.tasks.face import FaceDetector
-from edge.tflite import load_model
-from edge.types import GENDERS, MASK_STATES
+from edge.types import MASK_STATES
+from export.data import packs
+from export.data.crop_sets import Entry, allowed, detector, entries, found_landmarks
 from export.data.masks import WORN, paint_mask, random_design
 from export.data.occluders import paint_occluder
+from export.data.packs import Row
 from export.data.scenes import YUNET, Scene, is_held_out, load_teacher, read_scenes
-
-RACES = (
-    "Black", "East Asian", "Indian", "Latino_Hispanic", "Middle Eastern", "Southeast Asian", "White",
-)  # fmt: skip
-AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
 
 SIDE = 128
 MARGIN = 1.15
@@ -82,22 +75,9 @@ class Faces:
         return len(self.images)
 
 
-def save(faces: Faces, folder: Path) -> None:
-    """Writes one `.npy` file a field, so that the pictures can be mapped rather than read."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in fields(Faces):
-        np.save(folder / f"{one.name}.npy", getattr(faces, one.name))
-    (folder / "ready").write_text(f"{len(faces)}\n")
-
-
 def load(folder: Path) -> Faces:
-    """What `save` wrote; pictures stay on disk until they are used."""
-    return Faces(
-        **{
-            one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r" if one.name == "images" else None)
-            for one in fields(Faces)
-        }
-    )
+    """A pack of faces; pictures stay on disk until they are used."""
+    return packs.load(folder, Faces)
 
 
 def load_training(folder: Path) -> dict[str, Faces]:
@@ -127,124 +107,12 @@ def maskon_is_dev(stem: str) -> bool:
     return is_held_out(stem, 7)
 
 
-def allowed(*states: str) -> np.ndarray:
-    """Row of `Faces.mask` for a label that allows these states; none given means unknown."""
-    return np.array([not states or s in states for s in MASK_STATES], np.uint8)
-
-
 SCENE_LABELS = {
     "with_mask": allowed("correct"),
     "without_mask": allowed("none"),
     "with_incorrect_mask": allowed("nose_out", "chin"),
     "face": allowed(),
 }
-
-# --------------------------------------------------------------------------------- faces of the crop sets
-
-
-@dataclass(slots=True, frozen=True)
-class Entry:
-    """A face crop with its labels, before it is read."""
-
-    path: Path
-    landmarks: np.ndarray
-    side: float
-    gender: int
-    age: int
-    race: int
-    mask: np.ndarray
-    embedding: np.ndarray | None
-
-
-def _age_of(years: int) -> int:
-    return int(np.searchsorted([3, 10, 20, 30, 40, 50, 60, 70], years, side="right"))
-
-
-def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int], list[int]]:
-    """Gender, age and race index of each file, -1 where the set does not tell."""
-    unknown = [-1] * len(names)
-    kind = folder.name
-    if kind in ("fairface", "fairface_dev"):
-        with (folder / "labels.csv").open(newline="") as file:
-            rows = {row["file"]: row for row in csv.DictReader(file)}
-        return (
-            [GENDERS.index(rows[n]["gender"].lower()) for n in names],
-            [AGES.index(rows[n]["age"]) for n in names],
-            [RACES.index(rows[n]["race"]) for n in names],
-        )
-    if kind == "utkface":  # AGE_GENDER_RACE_DATE, gender 0 male 1 female
-        parts = [Path(n).name.split("_") for n in names]
-        return (
-            [1 - int(p[1]) if p[1] in "01" else -1 for p in parts],
-            [_age_of(int(p[0])) for p in parts],
-            unknown,
-        )
-    if kind == "genderface":
-        return [1 if Path(n).parts[0] == "man" else 0 for n in names], unknown, unknown
-    if kind == "lfw":
-        with (folder / "gender.csv").open(newline="") as file:
-            found = {row["file"]: row["gender"].lower() for row in csv.DictReader(file)}
-        return [GENDERS.index(found[n]) if n in found else -1 for n in names], unknown, unknown
-    return unknown, unknown, unknown
-
-
-def embeddings_of(folder: Path) -> np.ndarray | None:
-    """The teacher's embeddings of a set, n x 128 float32 of length 1, in the order of landmarks.csv."""
-    path = folder / "teacher_embeddings.npz"
-    if not path.exists():
-        return None
-    with np.load(path) as file:
-        e = file["embeddings"].astype(np.float32) * float(file["scale"])
-    return e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-6)
-
-
-def entries(folder: Path) -> list[Entry]:
-    """All faces of one crop set with what is known of them."""
-    with (folder / "landmarks.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [row["file"] for row in rows]
-    genders, ages, races = _labels(folder, names)
-    embeddings = embeddings_of(folder)
-    out = []
-    for i, row in enumerate(rows):
-        values = [float(v) for v in list(row.values())[5:15]]
-        state = allowed("correct") if names[i].startswith("with_mask") else allowed("none")
-        out.append(
-            Entry(
-                folder / names[i],
-                np.array(values, np.float32).reshape(5, 2),
-                float(row["source_side_px"] or 0),
-                genders[i],
-                ages[i],
-                races[i],
-                state,
-                None if embeddings is None else embeddings[i],
-            )
-        )
-    return out
-
-
-_detector: FaceDetector | None = None
-
-
-def detector() -> FaceDetector:
-    """Our own face detector on one thread, one a process; a low threshold, since the faces are known."""
-    global _detector
-    if _detector is None:
-        cv2.setNumThreads(1)
-        _detector = FaceDetector(load_model("face", threads=1), score_threshold=0.2)
-    return _detector
-
-
-def found_landmarks(image: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The detector's landmarks of the face whose landmarks lie near `expected`, else `expected`."""
-    gap = max(float(np.hypot(*(expected[:2].mean(axis=0) - expected[3:].mean(axis=0)))), 2.0)
-    best, distance = expected, 0.6 * gap
-    for face in detector().detect(image):
-        d = float(np.linalg.norm(face.landmarks - expected, axis=1).mean())
-        if d < distance:
-            best, distance = face.landmarks, d
-    return best
 
 
 def cut(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -254,9 +122,6 @@ def cut(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         ValueError: the landmarks coincide.
     """
     return cv2.cvtColor(align(image, landmarks, template(MARGIN), SIDE), cv2.COLOR_BGR2RGB)
-
-
-Row = dict[str, Any]
 
 
 def _row(crop: np.ndarray, mask: np.ndarray, face: int, side: float) -> Row:
@@ -409,24 +274,15 @@ def yunet_sees(image: np.ndarray, box: np.ndarray, path: Path) -> bool:
 FACE_SETS = ("fairface", "utkface", "genderface", "celeba", "pins", "masks")
 
 
-FEW = 200  # tasks that are not worth starting further processes for
+_DTYPES = dict.fromkeys((one.name for one in fields(Faces)), np.int8) | {
+    "images": np.uint8,
+    "mask": np.uint8,
+    "side": np.float32,
+}
 
 
-def _collect(function: Callable, tasks: Sequence[Any], title: str, folder: Path) -> None:
-    if (folder / "ready").exists():
-        return
-    rows: list[Row] = []
-    with contextlib.ExitStack() as stack:
-        each: Iterable[Any] = map(function, tasks)
-        if len(tasks) >= FEW:
-            # Not forked: TensorFlow's threads, where it is loaded, would not survive that.
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
-            each = pool.imap(function, tasks, chunksize=32)
-        for got in tqdm(each, total=len(tasks), desc=title, unit="face"):
-            rows += got if isinstance(got, list) else [got] if got else []
-    kinds = {"images": np.uint8, "mask": np.uint8, "embedding": np.int8, "side": np.float32}
-    names = [one.name for one in fields(Faces)]
-    save(Faces(**{k: np.array([r[k] for r in rows], kinds.get(k, np.int8)) for k in names}), folder)
+def _collect(function: Any, tasks: Sequence[Any], title: str, folder: Path) -> None:
+    packs.collect(function, tasks, title, folder, Faces, _DTYPES)
 
 
 def prepare(data: Path, teachers: Path, out: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
@@ -462,13 +318,13 @@ def prepare(data: Path, teachers: Path, out: Path, *, variants: Sequence[int] = 
     return out
 
 
-def plain_pack(packs: Path, out: Path) -> Path:
+def plain_pack(source: Path, out: Path) -> Path:
     """Packs for the plain two-class model that ours is compared with: real pictures, mask or none.
 
     Worn wrongly counts as a mask, as in the sets such models are usually trained on; nothing is painted.
     """
     for name in ("bare", "scenes"):
-        pack = load(packs / name)
+        pack = load(source / name)
         rows = pack.face == 1
         if name == "bare":  # of the crops only the set of people with real masks, and those without of it
             rows &= ~pack.embedding.any(axis=1)
@@ -478,5 +334,5 @@ def plain_pack(packs: Path, out: Path) -> Path:
         mask = np.where(worn[:, None], allowed("correct"), allowed("none")).astype(np.uint8)
         chosen = Faces(**{one.name: np.array(getattr(pack, one.name)[index]) for one in fields(Faces)})
         chosen.mask = mask
-        save(chosen, out / name)
+        packs.save(chosen, out / name)
     return out

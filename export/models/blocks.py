@@ -1,7 +1,16 @@
-"""Pieces that the networks share."""
+"""Pieces that the networks share.
+
+In the backbone early stages may be full convolutions in fused inverted bottlenecks (EfficientNetV2, Tan and
+Le 2021, sec. 3.2): at small widths they cost a processor with wide dot products less time than depthwise ones
+of the same accuracy. Later ones, where parameters count, are inverted bottlenecks with depthwise convolutions
+(MobileNetV2, Sandler et al. 2018).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import keras
 import numpy as np
 from keras import layers
 
@@ -19,6 +28,92 @@ def conv(x, filters: int, kernel: int, stride: int = 1, *, act: bool = True):
     """Convolution without bias, normalised."""
     x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=False)(x)
     return norm_act(x, act)
+
+
+@dataclass(slots=True, frozen=True)
+class Backbone:
+    """Shape of the part of a network that looks at an aligned face.
+
+    Attributes:
+        width: multiplies all channels below, rounded to multiples of 8.
+        stem: channels at half resolution.
+        widths: channels at strides 4, 8 and 16.
+        depths: blocks there, the reducing one included.
+        expansions: of the bottlenecks there.
+        fused: whether the bottlenecks there are fused ones.
+        top: channels before the pooling.
+    """
+
+    width: float = 1.0
+    stem: int = 24
+    widths: tuple[int, ...] = ()
+    depths: tuple[int, ...] = ()
+    expansions: tuple[int, ...] = ()
+    fused: tuple[bool, ...] = ()
+    top: int = 256
+
+    def channels(self, count: int) -> int:
+        """`count` times the width, as a multiple of 8."""
+        return max(8, round(count * self.width / 8) * 8)
+
+
+def _join(x, y, stride: int):
+    return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == y.shape[-1] else y
+
+
+def _fused(x, filters: int, stride: int, expansion: int):
+    y = conv(x, x.shape[-1] * expansion, 3, stride)
+    return _join(x, conv(y, filters, 1, act=False), stride)
+
+
+def _inverted(x, filters: int, stride: int, expansion: int):
+    y = conv(x, x.shape[-1] * expansion, 1)
+    y = norm_act(layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(y))
+    return _join(x, conv(y, filters, 1, act=False), stride)
+
+
+def backbone(image, shape: Backbone, *, folded: bool = False):
+    """From RGB pixels 0..255 to the features before the pooling.
+
+    Args:
+        image: Keras tensor, batch x side x side x 3.
+        shape: of the network.
+        folded: leave the normalising layer out; `fold_normalisation` then has to be applied to the weights.
+    """
+    x = image if folded else layers.Rescaling(1 / PIXEL_SCALE, name="normalise")(image)
+    x = conv(x, shape.channels(shape.stem), 3, 2)
+    for stage, width in enumerate(shape.widths):
+        block = _fused if shape.fused[stage] else _inverted
+        for i in range(shape.depths[stage]):
+            x = block(x, shape.channels(width), 2 if i == 0 else 1, shape.expansions[stage])
+    return conv(x, shape.channels(shape.top), 1)
+
+
+def pooled(x, *, placed: bool):
+    """One vector of a feature map: the mean, or with `placed` a learnt weight for every place and channel.
+
+    In an aligned face places mean something (MobileFaceNets, Chen et al. 2018, sec. 3.1). The weights begin
+    as those of the mean, so that a network trained without them goes on (`carry_over`).
+    """
+    if not placed:
+        return layers.GlobalAveragePooling2D()(x)
+    side = x.shape[1]
+    average = keras.initializers.Constant(1 / side**2)
+    x = layers.DepthwiseConv2D(side, use_bias=False, depthwise_initializer=average, name="pooled")(x)
+    return layers.Flatten()(x)
+
+
+def carry_over(weights: list[np.ndarray], network: keras.Model) -> None:
+    """Sets weights of a network with open size in one with a fixed size, whose pooling stays as it is.
+
+    Weights of a network of the same kind are set as they are.
+    """
+    own = network.get_weights()
+    if len(weights) < len(own):
+        at = network.get_layer("pooled").weights[0].path
+        place = [weight.path for weight in network.weights].index(at)
+        weights = [*weights[:place], own[place], *weights[place:]]
+    network.set_weights(weights)
 
 
 def fold_normalisation(weights: list[np.ndarray]) -> list[np.ndarray]:

@@ -1,13 +1,9 @@
-"""Training of the attributes model: losses, stages of growing pictures, scores after each epoch."""
+"""Training of the attributes model: losses, stages, scores after each epoch."""
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +14,9 @@ from keras import ops
 from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
-from export.models.blocks import fold_normalisation
-from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
+from export.train.stages import TrainConfig, read_run, train_stages
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, frozen=True)
-class TrainConfig:
-    """Everything a run depends on besides the data.
-
-    Attributes:
-        size: side of the crop, pixels (the network is convolutional: stages grow it).
-        placed: pool with weights for every place, which fixes the size; for the last stage.
-        batch, steps, epochs: crops a batch, batches an epoch, epochs.
-        rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
-        decay: weight decay.
-        ema: decay a step of the averaged weights, which are the ones that ship.
-        seed: of data order, augmentation and first weights.
-    """
-
-    size: int = 96
-    placed: bool = False
-    batch: int = 128
-    steps: int = 400
-    epochs: int = 10
-    rate: float = 2e-3
-    warmup: int = 300
-    decay: float = 0.03
-    ema: float = 0.998
-    seed: int = 1
 
 
 STAGES: tuple[TrainConfig, ...] = (
@@ -153,22 +122,6 @@ def quick_scores(network: keras.Model, pack: Faces, size: int) -> dict[str, floa
     return {k: round(float(np.mean(v)), 4) for k, v in right.items() if len(v)}
 
 
-class Glance(keras.callbacks.Callback):
-    """Scores the averaged weights on the held-out packs after each epoch."""
-
-    def __init__(self, averaged: Averaged, network: keras.Model, packs: dict[str, Faces], size: int) -> None:
-        super().__init__()
-        self.averaged, self.network, self.packs, self.size = averaged, network, packs, size
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self.averaged.values is None:
-            return
-        self.network.set_weights(self.averaged.values)
-        for name, pack in self.packs.items():
-            scores = quick_scores(self.network, pack, self.size)
-            log.info("epoch %d  %-12s n %-5d %s", epoch + 1, name, len(pack), scores)
-
-
 def load_network(
     run: Path, size: int | None = None, *, batch: int | None = None, folded: bool = False
 ) -> keras.Model:
@@ -184,16 +137,11 @@ def load_network(
         FileNotFoundError: if the run has no checkpoint yet.
         ValueError: the run's size is another one.
     """
-    if not (run / "averaged.npz").exists():
-        raise FileNotFoundError(f"no trained weights in {run}: run `python -m export train attributes` first")
-    facts = json.loads((run / "network.json").read_text())
-    if facts["placed"] and size not in (None, facts["size"]):
-        raise ValueError(f"the network in {run} was trained for crops of {facts['size']} px, not {size}")
-    shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
-    size = size or facts["size"]
-    whole = net.build(size, net.AttributesConfig(**shape), batch=batch, folded=folded, teaching=True)
-    weights, _ = read_averaged(run / "averaged.npz")
-    net.carry_over(fold_normalisation(weights) if folded else weights, whole)
+
+    def build(size: int, shape: dict[str, Any]) -> keras.Model:
+        return net.build(size, net.AttributesConfig(**shape), batch=batch, folded=folded, teaching=True)
+
+    whole = read_run(run, size, build, folded=folded, name="attributes")
     return keras.Model(whole.input, {name: whole.output[name] for name in net.OUTPUTS}, name="attributes")
 
 
@@ -222,16 +170,24 @@ def train(
             f"no packed faces at {packs}: run `python -m export prepare attributes` first"
         )
     shape = network or net.AttributesConfig()
-    before: Path | None = None
-    for number, config in enumerate(stages, 1):
-        log.info("stage %d of %d: %s", number, len(stages), config)
-        before = _train_stage(packs, run / f"stage{number}", config, shape, before)
-    if before is None:
-        raise ValueError("no stage to train")
-    shutil.copyfile(before, run / "averaged.npz")
-    facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
-    (run / "network.json").write_text(json.dumps(facts))
-    return run / "averaged.npz"
+    held = {p.parent.name: load(p.parent) for p in sorted(packs.glob("dev*/ready"))}
+
+    def score(model: keras.Model, size: int) -> None:
+        for name, pack in held.items():
+            if len(pack):
+                log.info("  %-12s n %-5d %s", name, len(pack), quick_scores(model, pack, size))
+
+    return train_stages(
+        run,
+        stages,
+        shape,
+        build=lambda size: net.build(size, shape, teaching=True),
+        trainer=AttributesTrainer,
+        batches=lambda config, epoch: batches.AttributeBatches(
+            packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
+        ),
+        score=score,
+    )
 
 
 PLAIN: tuple[TrainConfig, ...] = (
@@ -249,49 +205,3 @@ def train_plain(packs: Path, run: Path, stages: Sequence[TrainConfig] = PLAIN) -
     if not (run / "packs" / "scenes" / "ready").exists():
         plain_pack(packs, run / "packs")
     return train(run / "packs", run, stages)
-
-
-def _train_stage(
-    packs: Path, folder: Path, config: TrainConfig, shape: net.AttributesConfig, before: Path | None
-) -> Path:
-    keras.utils.set_random_seed(config.seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(
-        json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1)
-    )
-    fixed = config.size if config.placed else None
-    model = AttributesTrainer(net.build(fixed, shape, teaching=True))
-    averaged = folder / "averaged.npz"
-    callback = Averaged(model.network, config.ema, averaged, folder / "history.jsonl")
-    done = callback.count // config.steps
-    if done >= config.epochs:
-        return averaged
-    if before is not None:
-        net.carry_over(read_averaged(before)[0], model.network)
-    total = config.steps * config.epochs
-    model.compile(optimizer=adamw(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup))
-    model.build((None, config.size, config.size, 3))
-    glance = Glance(
-        callback,
-        net.build(fixed, shape, teaching=True),
-        {p.parent.name: pack for p in sorted(packs.glob("dev*/ready")) if len(pack := load(p.parent))},
-        config.size,
-    )
-    model.fit(
-        batches.AttributeBatches(
-            packs,
-            size=config.size,
-            batch=config.batch,
-            steps=config.steps,
-            seed=config.seed,
-            epoch=done,
-        ),
-        epochs=config.epochs,
-        callbacks=[
-            callback,
-            glance,
-            checkpoints(folder),
-        ],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    return averaged

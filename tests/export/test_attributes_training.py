@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from pathlib import Path
@@ -17,114 +16,13 @@ from export import attributes_model, attributes_report, attributes_sizes, cards,
 from export import evaluate_attributes as scores
 from export.data import attribute_batches as batches
 from export.data import attribute_faces as faces
+from export.data import crop_sets
 from export.models import attributes as net
+from export.models.blocks import carry_over
 from export.train import attributes as training
 
-TINY = net.AttributesConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), 8)
+TINY = net.AttributesConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=8)
 SIZE = 48
-
-
-def write_faces(folder: Path, crops: list[tuple[str, np.ndarray, np.ndarray]], size: int) -> None:
-    """A crop set with landmarks.csv in the way of the real ones: names with commas, boxes, points."""
-    rows = []
-    for name, image, points in crops:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / name), image)
-        rows.append([name, 20, 20, 80, 90, *points.ravel().round(1).tolist(), 0.9, 200])
-    points5 = [f"{p}_{axis}" for p in ("re", "le", "nose", "rm", "lm") for axis in "xy"]
-    with (folder / "landmarks.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "x", "y", "w", "h", *points5, "score", "source_side_px"])
-        writer.writerows(rows)
-    rng = np.random.default_rng(0)
-    np.savez(
-        folder / "teacher_embeddings.npz",
-        embeddings=rng.integers(-127, 128, (len(rows), 128)).astype(np.int8),
-        scale=np.float32(0.01),
-    )
-
-
-def stems(suffixes: list[str], every: int) -> list[str]:
-    """Names of four pictures to train on and four held out, the suffixes taking turns in both."""
-    found: dict[bool, list[str]] = {True: [], False: []}
-    for number in range(400):
-        for held, names in found.items():
-            stem = f"{number:05}{suffixes[len(names) % len(suffixes)]}"
-            if len(names) < 4 and (int(hashlib.md5(stem.encode()).hexdigest(), 16) % every == 0) == held:
-                names.append(stem)
-                break
-    return found[False] + found[True]
-
-
-@pytest.fixture(scope="module")
-def data(demo_clip: Path, demo_truth: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small copy of the data's layout, with the one face that is free to use: the built-in clip's."""
-    root = tmp_path_factory.mktemp("data")
-    clip = cv2.VideoCapture(str(demo_clip))
-    frames, crops = [], []
-    for number in range(30):
-        image = clip.read()[1]
-        truth = demo_truth["frames"][number][0]
-        frames.append((image, truth["box"]))
-        x, y, w, h = truth["box"]
-        k = 128 / (1.5 * h)
-        matrix = np.array([[k, 0, 64 - k * (x + w / 2)], [0, k, 64 - k * (y + h / 2)]])
-        points = np.array(truth["landmarks"]) @ matrix[:, :2].T + matrix[:, 2]
-        crops.append((cv2.warpAffine(image, matrix, (128, 128)), points.astype(np.float32)))
-    sets = {
-        "fairface": [f"a,{i}.png" for i in range(4)],
-        "fairface_dev": [f"{i}.png" for i in range(4)],
-        "utkface": [f"{20 + i}_{i % 2}_0_2017.png" for i in range(4)],
-        "genderface": ["man/1.png", "woman/2.png"],
-        "lfw": ["Ada_L/1.png", "Bob_B/1.png"],
-        "celeba": ["1.png", "2.png"],
-        "pins": ["pins_x/1.png"],
-        "masks": ["with_mask/1.png", "without_mask/2.png"],
-    }
-    at = 0
-    for name, files in sets.items():
-        write_faces(root / "faces" / name, [(f, *crops[(at + i) % 30]) for i, f in enumerate(files)], 128)
-        at += len(files)
-        if name.startswith("fairface"):
-            ages = ["20-29", "0-2", "more than 70", "30-39"]
-            rows = [
-                {
-                    "file": f,
-                    "age": ages[i],
-                    "gender": ["Male", "Female"][i % 2],
-                    "race": ["Black", "Indian"][i % 2],
-                }
-                for i, f in enumerate(files)
-            ]
-            with (root / "faces" / name / "labels.csv").open("w", newline="") as file:
-                writer = csv.DictWriter(file, ["file", "age", "gender", "race"])
-                writer.writeheader()
-                writer.writerows(rows)
-    (root / "faces" / "lfw" / "gender.csv").write_text("file,gender\nAda_L/1.png,Female\nBob_B/1.png,Male\n")
-    for folder, sub in (("fairface", "masks"),):
-        (root / "faces" / sub / "teacher_embeddings.npz").unlink()
-        assert (root / "faces" / folder / "teacher_embeddings.npz").exists()
-    labels = ["with_mask", "without_mask", "with_incorrect_mask"]
-    for name in ("ilc", "kaggle853", "maskon", "celeba_wild", "street", "empty_rooms"):
-        (root / "scenes" / name / "images").mkdir(parents=True)
-        (root / "scenes" / name / "annotations").mkdir()
-        suffixes = ["_Mask", "_Mask_Chin", "_Mask_Mouth_Chin", "_Mask_Nose_Mouth"]
-        names = stems(suffixes if name == "maskon" else [""], 2 if name == "empty_rooms" else 7)
-        for i, stem in enumerate(names):
-            image, (x, y, w, h) = frames[i]
-            objects = ""
-            if name == "empty_rooms":
-                image = np.random.default_rng(i).integers(0, 255, (120, 160, 3)).astype(np.uint8)
-            else:
-                objects = (
-                    f"<object><name>{labels[i % 3]}</name><bndbox><xmin>{x}</xmin><ymin>{y}</ymin>"
-                    f"<xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
-                )
-            cv2.imwrite(str(root / "scenes" / name / "images" / f"{stem}.jpg"), image)
-            (root / "scenes" / name / "annotations" / f"{stem}.xml").write_text(
-                f"<annotation>{objects}</annotation>"
-            )
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +36,15 @@ def packs(data: Path) -> Path:
 
 
 def test_labels_of_every_set(data: Path):
-    fair = faces.entries(data / "faces" / "fairface")
+    fair = crop_sets.entries(data / "faces" / "fairface")
     assert [e.gender for e in fair] == [1, 0, 1, 0]
-    assert [faces.AGES[e.age] for e in fair] == ["20-29", "0-2", "more than 70", "30-39"]
-    utk = faces.entries(data / "faces" / "utkface")
-    assert [(e.gender, faces.AGES[e.age]) for e in utk] == [(1, "20-29"), (0, "20-29")] * 2
-    assert [e.gender for e in faces.entries(data / "faces" / "genderface")] == [1, 0]
-    assert [e.gender for e in faces.entries(data / "faces" / "lfw")] == [0, 1]
-    assert [e.gender for e in faces.entries(data / "faces" / "celeba")] == [-1, -1]
-    masks = faces.entries(data / "faces" / "masks")
+    assert [crop_sets.AGES[e.age] for e in fair] == ["20-29", "0-2", "more than 70", "30-39"]
+    utk = crop_sets.entries(data / "faces" / "utkface")
+    assert [(e.gender, crop_sets.AGES[e.age]) for e in utk] == [(1, "20-29"), (0, "20-29")] * 2
+    assert [e.gender for e in crop_sets.entries(data / "faces" / "genderface")] == [1, 0]
+    assert [e.gender for e in crop_sets.entries(data / "faces" / "lfw")] == [0, 1]
+    assert [e.gender for e in crop_sets.entries(data / "faces" / "celeba")] == [-1, -1]
+    masks = crop_sets.entries(data / "faces" / "masks")
     assert [e.mask.tolist() for e in masks] == [[0, 0, 0, 1], [1, 0, 0, 0]]
     assert masks[0].embedding is None
     assert np.linalg.norm(fair[0].embedding) == pytest.approx(1)
@@ -170,7 +68,7 @@ def test_maskon_names_tell_the_state(stem: str, state: str | None):
     [(("none",), [1, 0, 0, 0]), (("nose_out", "chin"), [0, 1, 1, 0]), ((), [1, 1, 1, 1])],
 )
 def test_allowed_states(states: tuple[str, ...], row: list[int]):
-    assert faces.allowed(*states).tolist() == row
+    assert crop_sets.allowed(*states).tolist() == row
 
 
 def test_packs_hold_every_kind_and_no_held_out_picture(packs: Path, data: Path):
@@ -193,7 +91,7 @@ def test_packs_hold_every_kind_and_no_held_out_picture(packs: Path, data: Path):
 
 
 def test_the_packed_face_lies_where_the_template_says(data: Path):
-    entry = faces.entries(data / "faces" / "celeba")[0]
+    entry = crop_sets.entries(data / "faces" / "celeba")[0]
     image = cv2.imread(str(entry.path))
     for point in entry.landmarks:  # a dot on each landmark must come to lie on the template's
         marked = np.zeros_like(image)
@@ -251,12 +149,12 @@ def test_pooling_by_place_begins_as_the_mean():
     keras.utils.set_random_seed(1)
     opened = net.build(None, TINY, teaching=True)
     fixed = net.build(SIZE, TINY, teaching=True)
-    net.carry_over(opened.get_weights(), fixed)
+    carry_over(opened.get_weights(), fixed)
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.float32)
     for name, value in opened(pixels).items():
         assert np.allclose(value, fixed(pixels)[name], atol=1e-5)
     again = net.build(SIZE, TINY, teaching=True)
-    net.carry_over(fixed.get_weights(), again)
+    carry_over(fixed.get_weights(), again)
     assert np.allclose(again(pixels)["mask"], fixed(pixels)["mask"], atol=1e-6)
 
 

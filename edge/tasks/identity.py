@@ -1,0 +1,75 @@
+"""Embeddings of faces: vectors whose cosine tells whether two views are of one person, masked or not."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from edge.geometry import align
+
+if TYPE_CHECKING:
+    from edge.tflite import Model
+
+TEMPLATE = (
+    (0.3419, 0.4616),
+    (0.6565, 0.4598),
+    (0.5002, 0.6405),
+    (0.3710, 0.8247),
+    (0.6315, 0.8233),
+)
+"""Where the landmarks lie in the crop, in its sides: the 112 px template of ArcFace (Deng et al. 2019)."""
+
+
+@dataclass(slots=True, frozen=True)
+class Embedding:
+    """Who one view of a face shows.
+
+    Attributes:
+        vector: d float32 of length 1; the dot product of two is their cosine, 1 for the same view.
+        quality: 0..1, the cosine to be expected with the same face seen bare and clear; low for what is
+            blurred, dark, turned away, or no face.
+    """
+
+    vector: np.ndarray
+    quality: float
+
+
+class Embedder:
+    """Runs the identity model on faces.
+
+    Args:
+        model: the identity model.
+
+    Attributes:
+        last_invoke_ms: time of the bare model in the last call, milliseconds.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._size = int(model.inputs[0].shape[1])
+        self._template = np.array(TEMPLATE, np.float32)
+        self.last_invoke_ms = 0.0
+
+    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> Embedding:
+        """One view of a face.
+
+        Args:
+            image: H x W x 3 uint8 BGR.
+            landmarks: 5 x 2 pixels of the picture, in `LANDMARK_NAMES` order.
+
+        Raises:
+            ValueError: the landmarks coincide or the picture is empty, see `edge.geometry.align`.
+        """
+        crop = align(image, landmarks, self._template, self._size)
+        pixels = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
+        begun = time.perf_counter()
+        a, b = self._model.run(pixels[None])
+        self.last_invoke_ms = (time.perf_counter() - begun) * 1e3
+        vector, quality = (a[0], b[0]) if a.size > b.size else (b[0], a[0])
+        length = max(float(np.linalg.norm(vector)), 1e-6)
+        return Embedding(vector / length, 1 / (1 + math.exp(-float(quality[0]))))

@@ -1,0 +1,210 @@
+"""What the identity model learns from: aligned faces with the teacher's embedding of the bare face.
+
+Every picture goes the way it will go on the device: our face detector finds the landmarks, on the painted
+picture too. lfw is never packed; of celeba every seventh person is held out.
+"""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+
+from edge.camera import read_image
+from edge.geometry import align
+from edge.tasks.identity import TEMPLATE
+from export.data import packs
+from export.data.attribute_batches import augment, plain
+from export.data.crop_sets import Entry, entries, found_landmarks
+from export.data.masks import Worn, paint_mask
+from export.data.occluders import paint_occluder
+from export.data.packs import Row
+
+SIDE = 128
+MARGIN = SIDE / 112
+"""The packed crop is `SIDE` pixels and shows `MARGIN` times what the model sees, so that it can be moved."""
+SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
+HELD_OUT = 7
+"""Of celeba, people whose number this divides are never trained on."""
+
+# Columns of the targets.
+TARGET = slice(0, 128)
+ROW, PERSON = 128, 129
+COLUMNS = 130
+
+
+@dataclass(slots=True)
+class People:
+    """Packed faces, one row each.
+
+    Attributes:
+        images: n x SIDE x SIDE x 3 uint8 RGB.
+        embedding: n x 128 float16 of length 1, the teacher's of the bare face.
+        row: n int32, row of the same face in the pack of bare ones.
+        person: n int32, -1 unknown; the same number is the same person.
+    """
+
+    images: np.ndarray
+    embedding: np.ndarray
+    row: np.ndarray
+    person: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+_DTYPES = {"images": np.uint8, "embedding": np.float16, "row": np.int32, "person": np.int32}
+
+
+def load(folder: Path) -> People:
+    """A pack; pictures stay on disk until they are used."""
+    return packs.load(folder, People)
+
+
+def template() -> np.ndarray:
+    """The landmark template of the packed crop, 5 x 2 in its sides."""
+    return ((np.array(TEMPLATE) - 0.5) / MARGIN + 0.5).astype(np.float32)
+
+
+def names_of(folder: Path) -> dict[str, str]:
+    """Who is seen in each file of a set: by identity.csv, else by the folder; empty where nobody knows."""
+    if (folder / "identity.csv").exists():
+        with (folder / "identity.csv").open(newline="") as file:
+            return {row["file"]: row["identity"] for row in csv.DictReader(file)}
+    if folder.name not in ("pins", "lfw"):
+        return {}
+    with (folder / "landmarks.csv").open(newline="") as file:
+        return {row["file"]: Path(row["file"]).parts[0] for row in csv.DictReader(file)}
+
+
+@dataclass(slots=True, frozen=True)
+class Task:
+    """A face to be packed: `mode` is "bare", "painted" or "occluded"."""
+
+    entry: Entry
+    mode: str
+    seed: int
+    row: int
+    person: int
+
+
+def cover(image: np.ndarray, landmarks: np.ndarray, mode: str, rng: np.random.Generator) -> np.ndarray:
+    """A BGR picture with a mask worn correctly on most faces, or something else over the mouth."""
+    if mode == "occluded":
+        return paint_occluder(image, landmarks, rng=rng).image
+    worn: Worn = "correct" if rng.random() < 0.85 else "nose_out"
+    return paint_mask(image, landmarks, worn=worn, rng=rng).image
+
+
+def _row(task: Task) -> Row | None:
+    entry = task.entry
+    image, points = read_image(entry.path), entry.landmarks
+    if task.mode != "bare":
+        rng = np.random.default_rng((task.seed, zlib.crc32(str(entry.path.name).encode())))
+        points = (points + found_landmarks(image, points)) / 2
+        image = cover(image, points, task.mode, rng)
+    try:
+        crop = align(image, found_landmarks(image, points), template(), SIDE)
+    except ValueError:
+        return None
+    return {
+        "images": cv2.cvtColor(crop, cv2.COLOR_BGR2RGB),
+        "embedding": entry.embedding,
+        "row": task.row,
+        "person": task.person,
+    }
+
+
+def _collect(tasks: Sequence[Task], title: str, folder: Path) -> None:
+    packs.collect(_row, tasks, title, folder, People, _DTYPES)
+
+
+def prepare(data: Path, out: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
+    """Packs all faces, one folder a kind; what is packed already is left alone.
+
+    Args:
+        data: folder with `faces/`.
+        out: folder of the packs.
+        variants: seeds of the painted versions of each bare face.
+    """
+    training: list[tuple[Entry, str]] = []
+    held: list[tuple[Entry, str]] = []
+    for name in SETS:
+        folder = data / "faces" / name
+        if not folder.is_dir():
+            continue
+        known = names_of(folder)
+        for entry in entries(folder):
+            who = known.get(str(entry.path.relative_to(folder)), "")
+            kept = name == "celeba" and int(who) % HELD_OUT == 0
+            if entry.embedding is not None:
+                (held if kept else training).append((entry, f"{name}/{who}" if who else ""))
+    for part, title, prefix in ((training, "", ""), (held, "held-out ", "dev_")):
+        numbers = {who: i for i, who in enumerate(sorted({who for _, who in part if who}))}
+
+        def tasks(mode: str, seed: int, every: int = 1, part=part, numbers=numbers) -> list[Task]:
+            return [Task(e, mode, seed, i, numbers.get(who, -1)) for i, (e, who) in enumerate(part)][::every]
+
+        _collect(tasks("bare", 0), f"{title}bare faces", out / f"{prefix}bare")
+        for seed in variants if part is training else (5,):
+            suffix = str(seed) if part is training else ""
+            _collect(tasks("painted", seed), f"{title}painted faces {seed}", out / f"{prefix}painted{suffix}")
+        if part is training:
+            _collect(tasks("occluded", 77, 3), "covered faces", out / "occluded")
+    return out
+
+
+SHARES = {"bare": 0.42, "painted": 0.5, "occluded": 0.08}
+"""How often each kind of pack is drawn from; faces with a known person twice as often as others."""
+
+
+class IdentityBatches(keras.utils.PyDataset):
+    """Every batch is a function of (seed, epoch, index).
+
+    Args:
+        folder: of the packs, see `prepare`.
+        size: side of the crop the network sees, pixels.
+        batch: crops a batch.
+        steps: batches an epoch.
+        seed: of everything random.
+        epoch: to start from (resume).
+    """
+
+    def __init__(self, folder: Path, *, size: int, batch: int, steps: int, seed: int, epoch: int = 0) -> None:
+        super().__init__(workers=2, max_queue_size=8)
+        names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
+        self.packs = [load(folder / name) for name in names]
+        kinds = [name.rstrip("0123456789") for name in names]
+        shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
+        self.shares = shares / shares.sum()
+        self.rows = [np.repeat(np.arange(len(p)), np.where(p.person >= 0, 2, 1)) for p in self.packs]
+        self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def on_epoch_end(self) -> None:
+        self.epoch += 1
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        images = np.empty((self.batch, self.size, self.size, 3), np.uint8)
+        targets = np.zeros((self.batch, COLUMNS), np.float32)
+        for i, p in enumerate(rng.choice(len(self.packs), self.batch, p=self.shares)):
+            pack = self.packs[p]
+            row = int(rng.choice(self.rows[p]))
+            images[i] = augment(pack.images[row], self.size, rng, margin=MARGIN)
+            targets[i, TARGET] = pack.embedding[row]
+            targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
+        return images.astype(np.float32), targets
+
+
+def dev_batches(pack: People, size: int) -> np.ndarray:
+    """Packed faces as the device would cut them, n x size x size x 3 float32."""
+    return np.array([plain(image, size, margin=MARGIN) for image in pack.images], np.float32)

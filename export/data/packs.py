@@ -1,0 +1,70 @@
+"""Packed training faces: arrays on disk, one `.npy` file a field, so that pictures can be mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from tqdm import tqdm
+
+Pack = TypeVar("Pack")
+"""A dataclass of arrays with one row a face, `images` among them."""
+Row = dict[str, Any]
+
+FEW = 200  # tasks that are not worth starting further processes for
+
+
+def save(pack: Any, folder: Path) -> None:
+    """Writes one `.npy` file a field."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in fields(pack):
+        np.save(folder / f"{one.name}.npy", getattr(pack, one.name))
+    (folder / "ready").write_text(f"{len(pack.images)}\n")
+
+
+def load(folder: Path, kind: type[Pack]) -> Pack:
+    """What `save` wrote; pictures stay on disk until they are used."""
+    return kind(
+        **{
+            one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r" if one.name == "images" else None)
+            for one in fields(kind)  # type: ignore[arg-type]
+        }
+    )
+
+
+def collect(
+    function: Callable[[Any], list[Row] | Row | None],
+    tasks: Sequence[Any],
+    title: str,
+    folder: Path,
+    kind: type[Any],
+    dtypes: dict[str, Any],
+) -> None:
+    """Runs a function over all tasks, on every core, and saves its rows as one pack, unless that is there.
+
+    Args:
+        function: gives a row, rows, or None; of the top level of a module.
+        tasks: its arguments.
+        title: for the progress bar.
+        folder: of the pack.
+        kind: dataclass of the pack.
+        dtypes: of its fields.
+    """
+    if (folder / "ready").exists():
+        return
+    rows: list[Row] = []
+    with contextlib.ExitStack() as stack:
+        each: Iterable[Any] = map(function, tasks)
+        if len(tasks) >= FEW:
+            # Not forked: TensorFlow's threads, where it is loaded, would not survive that.
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
+            each = pool.imap(function, tasks, chunksize=32)
+        for got in tqdm(each, total=len(tasks), desc=title, unit="face"):
+            rows += got if isinstance(got, list) else [got] if got else []
+    names = [one.name for one in fields(kind)]
+    save(kind(**{k: np.array([r[k] for r in rows], dtypes[k]) for k in names}), folder)

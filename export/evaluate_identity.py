@@ -1,0 +1,380 @@
+"""Scores the identity model on lfw, which it never saw: the standard pairs, bare and with painted masks.
+
+Every face goes the device's way: our detector finds its landmarks, on the painted picture too, and
+`edge.geometry.align` cuts it out. The crops are cut once; then every precision is shown the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from edge.camera import read_image
+from edge.geometry import align
+from edge.tasks.identity import TEMPLATE
+from edge.tflite import Model, load_manifest, load_model
+from export.data.crop_sets import embeddings_of, entries, found_landmarks
+from export.evaluate_attributes import painter
+from export.verification import ten_folds, threshold_at, true_accepts
+
+FAR = (1e-3, 1e-2)
+FINER = (1e-3, 1e-4, 1e-5)
+"""False accept rates for which all faces are compared with all others: the 3,000 pairs are too few."""
+MODES = {
+    "bare - bare": ("bare", "bare"),
+    "bare - masked": ("bare", "masked"),
+    "masked - masked": ("masked", "masked"),
+}
+
+
+@dataclass(slots=True)
+class Wild:
+    """The faces of lfw and its pairs.
+
+    Attributes:
+        bare, masked: n x S x S x 3 uint8 RGB, the same faces without and with a painted mask.
+        person: n int.
+        gender: n int, 0 female, 1 male, -1 unknown.
+        pairs: m x 2 int, rows.
+        same: m bool.
+        fold: m int, 0..9.
+        missing: pairs of the standard list whose pictures are not there.
+        teacher: n x 128 float32, the teacher's embeddings of the bare faces, or None.
+        painted_with: what painted the masks.
+    """
+
+    bare: np.ndarray
+    masked: np.ndarray
+    person: np.ndarray
+    gender: np.ndarray
+    pairs: np.ndarray
+    same: np.ndarray
+    fold: np.ndarray
+    missing: int
+    teacher: np.ndarray | None
+    painted_with: str
+
+
+def read_pairs(path: Path) -> list[tuple[str, str, bool, int]]:
+    """The pairs of a `pairs.txt` in the format of LFW: two file stems, whether they are one person, the fold.
+
+    Raises:
+        ValueError: a line is of another format.
+    """
+    lines = path.read_text().splitlines()
+    folds, each = (int(v) for v in lines[0].split())
+    out = []
+    for number, line in enumerate(line for line in lines[1:] if line.strip()):
+        parts = line.split("\t") if "\t" in line else line.split()
+        if len(parts) == 3:
+            a, b = (parts[0], parts[1]), (parts[0], parts[2])
+        elif len(parts) == 4:
+            a, b = (parts[0], parts[1]), (parts[2], parts[3])
+        else:
+            raise ValueError(f"{path}: line {number + 2} is no pair: {line}")
+        names = [f"{who}/{who}_{int(i):04d}" for who, i in (a, b)]
+        out.append((names[0], names[1], len(parts) == 3, number // (2 * each)))
+    if len(out) != 2 * folds * each:
+        raise ValueError(f"{path}: {len(out)} pairs, the first line says {2 * folds * each}")
+    return out
+
+
+def load_wild(data: Path, size: int, masks: Path | None = None) -> Wild:
+    """lfw as the device would cut it, bare and with a mask worn correctly.
+
+    Args:
+        data: folder with `faces/lfw`.
+        size: side of the crop, pixels.
+        masks: as in `export.evaluate_attributes.painter`.
+    """
+    folder = data / "faces" / "lfw"
+    paint, painted_with = painter(masks)
+    known = entries(folder)
+    template = np.array(TEMPLATE, np.float32)
+    bare: list[np.ndarray] = []
+    masked: list[np.ndarray] = []
+    kept = []
+    for i, entry in enumerate(tqdm(known, desc="lfw", unit="face", leave=False)):
+        image = read_image(entry.path)
+        points = found_landmarks(image, entry.landmarks)
+        rng = np.random.default_rng((12, zlib.crc32(str(entry.path.name).encode())))
+        covered = paint(image, (entry.landmarks + points) / 2, "correct", rng)
+        try:
+            crops = [
+                align(picture, where, template, size)
+                for picture, where in (
+                    (image, points),
+                    (covered, found_landmarks(covered, entry.landmarks)),
+                )
+            ]
+        except ValueError:
+            continue
+        for crop, rows in zip(crops, (bare, masked), strict=True):
+            rows.append(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB))
+        kept.append(i)
+    stems = [str(known[i].path.relative_to(folder).with_suffix("")) for i in kept]
+    row_of = {stem: row for row, stem in enumerate(stems)}
+    people = sorted({stem.split("/")[0] for stem in stems})
+    standard = read_pairs(folder / "pairs.txt")
+    found = [p for p in standard if p[0] in row_of and p[1] in row_of]
+    teacher = embeddings_of(folder)
+    return Wild(
+        np.array(bare),
+        np.array(masked),
+        np.array([people.index(stem.split("/")[0]) for stem in stems]),
+        np.array([known[i].gender for i in kept]),
+        np.array([(row_of[a], row_of[b]) for a, b, _, _ in found]),
+        np.array([same for _, _, same, _ in found]),
+        np.array([fold for _, _, _, fold in found]),
+        len(standard) - len(found),
+        None if teacher is None else teacher[kept],
+        painted_with,
+    )
+
+
+Embed = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Of crops n x S x S x 3 uint8 RGB: embeddings of length 1, n x d float32, and quality, n."""
+
+
+def embedder(model: Model) -> Embed:
+    """Runs a `.tflite` file on every crop."""
+
+    def run(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        vectors, quality = [], []
+        for crop in crops:
+            a, b = sorted(model.run(crop[None]), key=lambda v: -v.size)
+            vectors.append(a[0])
+            quality.append(b[0, 0])
+        found = np.array(vectors, np.float32)
+        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
+        return found, 1 / (1 + np.exp(-np.array(quality, np.float32)))
+
+    return run
+
+
+def pair_scores(wild: Wild, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosines of the standard pairs; `a` and `b` are the embeddings of the first and second side, n x d."""
+    first, second = wild.pairs.T
+    return np.asarray((a[first] * b[second]).sum(axis=1))
+
+
+def figures(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Accuracy over ten folds and true accepts of the standard pairs, for every mode.
+
+    Args:
+        wild: the pairs.
+        views: `bare` and `masked` embeddings, n x d.
+    """
+    out: dict[str, dict[str, Any]] = {}
+    for mode, (a, b) in MODES.items():
+        scores = pair_scores(wild, views[a], views[b])
+        accuracy, spread = ten_folds(scores, wild.same, wild.fold)
+        rates = true_accepts(scores[wild.same], scores[~wild.same], FAR)
+        out[mode] = {
+            "accuracy": round(accuracy, 4),
+            "std": round(spread, 4),
+            "n": len(scores),
+        } | {f"tar@{far:g}": round(tar, 4) for far, tar in rates.items()}
+    return out
+
+
+def operating_points(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
+    """Thresholds for finer false accept rates, from every face against every other of another person.
+
+    Returns:
+        For each mode the rows `far`, `threshold`, `tar` (of all pairs of one person), `n_same`, `n_others`,
+        and `far_same_gender`: the rate among pairs of people of the same gender, whom one meets first.
+    """
+    same = wild.person[:, None] == wild.person[None]
+    alike = (wild.gender[:, None] == wild.gender[None]) & (wild.gender[:, None] >= 0)
+    out = {}
+    for mode, (a, b) in MODES.items():
+        scores = views[a] @ views[b].T
+        # Two views of one picture are no two pictures of one person; and a pair counts once.
+        once = np.triu(np.ones(same.shape, bool), 1) if a == b else ~np.eye(len(same), dtype=bool)
+        genuine, others = scores[same & once], scores[~same & once]
+        of_alike = scores[~same & once & alike]
+        out[mode] = [
+            {
+                "far": far,
+                "threshold": round(threshold, 4),
+                "tar": round(float(np.mean(genuine > threshold)), 4),
+                "n_same": int(genuine.size),
+                "n_others": int(others.size),
+                "far_same_gender": float(f"{np.mean(of_alike > threshold):.3g}") if of_alike.size else None,
+            }
+            for far, threshold in ((far, threshold_at(others, far)) for far in FINER)
+        ]
+    return out
+
+
+def by_quality(
+    wild: Wild, views: dict[str, np.ndarray], quality: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """What refusing crops of low quality gains: true accepts at 0.1 % of the masked pairs that are left."""
+    scores = pair_scores(wild, views["bare"], views["masked"])
+    worst = np.minimum(quality["bare"][wild.pairs[:, 0]], quality["masked"][wild.pairs[:, 1]])
+    rows = []
+    for share in (0.0, 0.05, 0.1, 0.2):
+        limit = float(np.quantile(worst, share)) if share else 0.0
+        left = worst >= limit
+        tar = true_accepts(scores[left & wild.same], scores[left & ~wild.same], (1e-3,))[1e-3]
+        rows.append(
+            {"refused": share, "quality": round(limit, 3), "tar@0.001": round(tar, 4), "n": int(left.sum())}
+        )
+    return rows
+
+
+def evaluate(
+    data: Path,
+    models: Path,
+    *,
+    masks: Path | None = None,
+    wild: Wild | None = None,
+    report: Path | None = None,
+) -> dict[str, Any]:
+    """Scores every shipped precision, and writes the report.
+
+    Args:
+        data: folder with `faces/lfw`.
+        models: folder with the manifest.
+        masks: as in `export.evaluate_attributes.painter`.
+        wild: loaded already.
+        report: Markdown file to write; its figures and plot go beside it.
+
+    Returns:
+        All figures.
+    """
+    entry = load_manifest(models).models["identity"]
+    wild = wild or load_wild(data, int(entry.input["width"]), masks)
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "default": entry.default,
+        "painted_with": wild.painted_with,
+        "missing_pairs": wild.missing,
+        "precisions": {},
+    }
+    views: dict[str, np.ndarray] = {}
+    for precision in entry.files:
+        run = embedder(load_model("identity", precision=precision, models_dir=models, threads=1))
+        found = {kind: run(getattr(wild, kind)) for kind in ("bare", "masked")}
+        now = {kind: vectors for kind, (vectors, _) in found.items()}
+        result["precisions"][precision] = figures(wild, now)
+        if precision == entry.default:
+            views = now
+            result["operating_points"] = operating_points(wild, now)
+            result["quality"] = by_quality(wild, now, {k: q for k, (_, q) in found.items()})
+    if wild.teacher is not None:
+        bare = {"bare": wild.teacher, "masked": wild.teacher}
+        result["teacher"] = {"bare - bare": figures(wild, bare)["bare - bare"]}
+    if report is not None:
+        write_report(result, wild, views, report)
+    return result
+
+
+def table(result: dict[str, Any]) -> str:
+    """The main figures as Markdown."""
+    lines = ["| pairs | precision | accuracy | TAR@FAR 0.1 % | TAR@FAR 1 % | n |", "|---" * 6 + "|"]
+
+    def line(mode: str, who: str, row: dict[str, Any]) -> str:
+        tars = " | ".join(f"{row[f'tar@{far:g}'] * 100:.1f} %" for far in FAR)
+        accuracy = f"{row['accuracy'] * 100:.2f} % +- {row['std'] * 100:.2f}"
+        return f"| {mode} | {who} | {accuracy} | {tars} | {row['n']} |"
+
+    for mode in MODES:
+        lines += [line(mode, precision, rows[mode]) for precision, rows in result["precisions"].items()]
+        if mode in result.get("teacher", {}):
+            lines.append(line(mode, "the teacher", result["teacher"][mode]))
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "no pairs" if value is None else f"{value:.3%}"
+
+
+def thresholds_table(result: dict[str, Any]) -> str:
+    """The operating points as Markdown."""
+    lines = [
+        "| pairs | false accepts | threshold | true accepts (n) | false accepts within a gender | n others |",
+        "|---" * 6 + "|",
+    ]
+    for mode, rows in result["operating_points"].items():
+        lines += [
+            f"| {mode} | {row['far']:.3%} | {row['threshold']:.3f} | {row['tar']:.1%} ({row['n_same']:,}) "
+            f"| {_share(row['far_same_gender'])} | {row['n_others']:,} |"
+            for row in rows
+        ]
+    return "\n".join(lines)
+
+
+def quality_table(result: dict[str, Any]) -> str:
+    """What refusing low quality gains, as Markdown."""
+    lines = ["| refused | quality from | TAR@FAR 0.1 % | pairs left |", "|---" * 4 + "|"]
+    lines += [
+        f"| {row['refused']:.0%} | {row['quality']} | {row['tar@0.001']:.1%} | {row['n']} |"
+        for row in result["quality"]
+    ]
+    return "\n".join(lines)
+
+
+REPORT = """# How good is the identity model?
+
+Measured {date} by `python -m export evaluate identity` on the standard pairs of lfw, which training never
+saw ({missing_pairs} pairs of the list are missing: one of the pictures is not there). Masks are painted on
+the second face of a pair, or on both: {painted_with}. Accuracy is the mean over ten folds, +- its standard
+deviation; each fold is judged by the threshold that is best on the other nine.
+
+{table}
+
+The teacher, a network for bare faces, is there for bare pairs alone: it is not among the reference models.
+
+## Thresholds, from every face against every other ({default})
+
+{thresholds}
+
+![Receiver operating characteristic]({stem}_roc.png)
+
+## Refusing crops of low quality (bare - masked)
+
+{quality}
+"""
+
+
+def write_report(result: dict[str, Any], wild: Wild, views: dict[str, np.ndarray], path: Path) -> None:
+    """Writes the Markdown, the figures as JSON and the curve."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    path.write_text(
+        REPORT.format(
+            **{k: result[k] for k in ("date", "missing_pairs", "painted_with", "default")},
+            table=table(result),
+            thresholds=thresholds_table(result),
+            quality=quality_table(result),
+            stem=path.stem,
+        )
+    )
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
+    rates = np.logspace(-3.4, 0, 60)
+    for mode, (a, b) in MODES.items():
+        scores = pair_scores(wild, views[a], views[b])
+        tar = true_accepts(scores[wild.same], scores[~wild.same], rates.tolist())
+        axes.plot(rates, list(tar.values()), label=mode)
+    axes.set(xscale="log", xlabel="false accepts", ylabel="true accepts", ylim=(0.5, 1), title="lfw pairs")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path.with_name(f"{path.stem}_roc.png"), dpi=120)
+    pyplot.close(figure)

@@ -1,0 +1,198 @@
+"""From a training run to shipped files: converts the identity model, writes its manifest entry and card."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from edge.tasks.identity import TEMPLATE
+from edge.tflite import Model
+from export import cards, convert, manifest, parity
+from export import evaluate_identity as scores
+from export.data import identity_faces as faces
+from export.data.attribute_batches import plain
+from export.models.identity import DIMENSIONS
+from export.train.identity import load_network
+
+VERSION = "1.0.0"
+CALIBRATION = 600
+SHOWN = 1500
+"""Crops of lfw, half of them masked, on which the files are compared with Keras."""
+MAIN = "bare - masked"
+"""Whose accuracy a precision may not lose more of than `parity.LIMITS` allows."""
+LICENCE = (
+    "weights: distilled from a network licensed for non-commercial research, on data for non-commercial "
+    "research (see training_data); use them for research and evaluation, and retrain on data and a teacher "
+    "of your own for a product. Code: Apache-2.0"
+)
+TRAINING_DATA = [
+    "fairface (CC BY 4.0), utkface, genderface (non-commercial research): faces, bare and with painted masks",
+    "celeba without every seventh person, and pins (non-commercial research): the same, and who they are",
+    "embeddings of a face recognition network (MobileFaceNet, non-commercial research) of the bare faces",
+]
+
+
+def shipped_network(run: Path, size: int) -> Any:
+    """The trained network as it ships: batch 1, embedding of length 1, quality as a logit."""
+    import keras
+    import tensorflow as tf
+
+    class UnitLength(keras.layers.Layer):
+        def call(self, x):
+            return tf.math.l2_normalize(x, axis=-1)  # one operator in TFLite
+
+    network = load_network(run, size, batch=1, folded=True)
+    outputs = {
+        "embedding": UnitLength(name="unit_length")(network.output["embedding"]),
+        "quality": network.output["quality"],
+    }
+    return keras.Model(network.input, outputs, name="identity")
+
+
+def calibration_crops(packs: Path, size: int, seed: int = 3) -> list[np.ndarray]:
+    """Training faces, bare and covered, as the device cuts them: 1 x size x size x 3 uint8 each."""
+    rng = np.random.default_rng(seed)
+    names = sorted(p.parent.name for p in packs.glob("*/ready") if not p.parent.name.startswith("dev"))
+    out = []
+    for name in names:
+        pack = faces.load(packs / name)
+        for row in np.sort(rng.choice(len(pack), min(len(pack), CALIBRATION // len(names)), replace=False)):
+            out.append(plain(pack.images[int(row)], size, margin=faces.MARGIN)[None])
+    return out
+
+
+def thresholds(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The manifest's thresholds: for a bare view and for a masked one, each with its false accept rate."""
+    out = {}
+    for name, mode in (("bare", "bare - bare"), ("masked", "bare - masked")):
+        for row in result["operating_points"][mode]:
+            key = name if row["far"] == scores.FINER[-1] else f"{name}@{row['far']:g}"
+            out[key] = {
+                "value": row["threshold"],
+                "figure": f"false accepts {row['far']:g} of {row['n_others']} pairs of different people in "
+                f"lfw (within a gender {row['far_same_gender']}), true accepts {row['tar']} of "
+                f"{row['n_same']}, {mode}",
+            }
+    return out
+
+
+def convert_identity(
+    data: Path,
+    run: Path,
+    packs: Path,
+    out: Path,
+    size: int,
+    *,
+    masks: Path | None = None,
+    report: Path | None = None,
+) -> dict[str, Any]:
+    """Writes every precision of the identity model, its manifest entry, card and report.
+
+    Files reach `out` only after all of them passed the parity limits.
+
+    Args:
+        data: folder with `faces/lfw`.
+        run: folder of the training run.
+        packs: folder of the packed training faces, for the ranges of the integer files.
+        out: `converted_models`.
+        size: side of the crop, pixels.
+        masks, report: as in `evaluate_identity.evaluate`.
+
+    Returns:
+        The manifest entry.
+
+    Raises:
+        export.parity.ParityError: if a file is further from Keras than its limit.
+    """
+    wild = scores.load_wild(data, size, masks)
+    network = shipped_network(run, size)
+    whole = load_network(run, size)
+
+    def of_keras(crops: np.ndarray) -> np.ndarray:
+        found = np.asarray(whole.predict(crops.astype(np.float32), batch_size=128, verbose=0)["embedding"])
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
+
+    reference = {kind: of_keras(getattr(wild, kind)) for kind in ("bare", "masked")}
+    keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]
+    every = max(1, 2 * len(wild.bare) // SHOWN)
+    calibration = calibration_crops(packs, size)
+    files: dict[str, dict[str, Any]] = {}
+    contents: dict[str, bytes] = {}
+    main: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in tqdm(convert.PRECISIONS, desc="precisions", unit="file"):
+            if precision == "int16x8" and main["float32"] - main["int8"] <= 0.002:
+                continue
+            contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
+            path = convert.write(contents[precision], Path(folder) / f"identity.{precision}.tflite")
+            run_file = scores.embedder(Model(path, threads=1))
+            found = {kind: run_file(getattr(wild, kind))[0] for kind in ("bare", "masked")}
+            outputs = parity.compare(
+                ({"embedding": reference[kind][::every]}, {"embedding": found[kind][::every]})
+                for kind in found
+            )
+            main[precision] = scores.figures(wild, found)[MAIN]["accuracy"]
+            drop = round(keras_main - main[precision], 4)
+            parity.check(precision, outputs, drop)
+            files[precision] = manifest.file_facts(path) | {
+                "parity": {
+                    "against": "Keras",
+                    "n": int(wild.same.size),
+                    "metric": f"accuracy on the lfw pairs, {MAIN}",
+                    "value": round(main[precision], 4),
+                    "keras": round(keras_main, 4),
+                    "drop": drop,
+                    "outputs": outputs,
+                }
+            }
+    for precision, content in contents.items():
+        convert.write(content, out / f"identity.{precision}.tflite")
+    for stale in set(convert.PRECISIONS) - set(contents):
+        (out / f"identity.{stale}.tflite").unlink(missing_ok=True)
+    entry: dict[str, Any] = {
+        "task": "identity",
+        "version": VERSION,
+        "default": "int8",
+        "default_reason": f"fastest and smallest; accuracy {MAIN} {main['int8']:.4f} against "
+        f"{main['float32']:.4f} in float32",
+        "input": {"width": size, "height": size, "color": "RGB", "dtype": "uint8", "layout": "NHWC"},
+        "outputs": [
+            {"name": "embedding", "shape": [1, DIMENSIONS], "dtype": "float32"},
+            {"name": "quality", "shape": [1, 1], "dtype": "float32"},
+        ],
+        "labels": [],
+        "thresholds": {},
+        "alignment": {"template": [list(point) for point in TEMPLATE], "unit": "sides of the crop"},
+        "licence": LICENCE,
+        "training_data": TRAINING_DATA,
+        "metrics": [],
+        "files": files,
+    }
+    manifest.write(out, "identity", entry)
+    result = scores.evaluate(data, out, masks=masks, wild=wild, report=report)
+    finish(entry, result, out)
+    return entry
+
+
+def finish(entry: dict[str, Any], result: dict[str, Any], out: Path) -> None:
+    """Puts the figures of an evaluation into the manifest entry and writes the card."""
+    entry["thresholds"] = thresholds(result)
+    entry["metrics"] = [
+        {
+            "name": f"{mode} {name}",
+            "value": row[name],
+            "n": row["n"],
+            "data": "lfw pairs, see identity_report.md",
+            "precision": precision,
+        }
+        for precision, rows in result["precisions"].items()
+        for mode, row in rows.items()
+        for name in row
+        if name not in ("n", "std")
+    ]
+    manifest.write(out, "identity", entry)
+    (out / "identity.md").write_text(cards.identity(entry, result))

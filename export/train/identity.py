@@ -1,0 +1,191 @@
+"""Training of the identity model: taught by a network that knows bare faces, told apart from other people."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from export.data import identity_faces as faces
+from export.models import identity as net
+from export.train.stages import TrainConfig, read_run, train_stages
+from export.verification import true_accepts
+
+log = logging.getLogger(__name__)
+
+STAGES: tuple[TrainConfig, ...] = (
+    # Small pictures first: more than three times as many faces in the same time.
+    TrainConfig(size=64, epochs=24, rate=3e-3, decay=0.05),
+    TrainConfig(
+        size=112, placed=True, batch=64, steps=800, epochs=10, rate=1.2e-3, warmup=200, ema=0.999, seed=2
+    ),
+)
+
+WEIGHTS = {"cosine": 4.0, "others": 1.0, "people": 0.5, "quality": 0.5}
+SCALE = 32.0
+"""Of cosines in a softmax (CosFace, Wang et al. 2018, sec. 3.4)."""
+MARGIN = 0.3
+"""Angle between people, radians (ArcFace, Deng et al. 2019)."""
+SAME = 0.45
+"""From this cosine between the teacher's embeddings on, two faces may be of one person: not pushed apart."""
+
+
+class IdentityTrainer(keras.Model):
+    """The network with its losses.
+
+    cosine: to the teacher's embedding of the bare face, however the face is covered now.
+    others: softmax over the teacher's embeddings of all training faces, in which the face has to find its own
+    (as in contrastive distillation, Tian et al. 2020); faces that may be of the same person are left out.
+    people: ArcFace on the sets that tell who it is.
+    quality: the squared error of the cosine that the network expects.
+
+    Args:
+        network: from `export.models.identity.build`.
+        known: n x d float32 of length 1, the teacher's embeddings of all training faces.
+        people: number of people with a label.
+    """
+
+    def __init__(self, network: keras.Model, known: np.ndarray, people: int) -> None:
+        super().__init__()
+        self.network = network
+        self.known = ops.convert_to_tensor(known)
+        self.centres = self.add_weight(shape=(max(people, 1), net.DIMENSIONS), name="people")
+        self.parts = {k: keras.metrics.Mean(k) for k in WEIGHTS}
+
+    def call(self, x, training=None):
+        return self.network(x, training=training)
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self.parts.values()]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        p: dict[str, Any] = y_pred
+        target, row = y[:, faces.TARGET], ops.cast(y[:, faces.ROW], "int32")
+        person = ops.cast(y[:, faces.PERSON], "int32")
+        own = unit(p["embedding"])
+        cosine = ops.sum(own * target, axis=-1)
+        losses = {
+            "cosine": ops.mean(1 - cosine),
+            "others": ops.mean(self._others(own, target, row)),
+            "people": self._people(own, person),
+            "quality": ops.mean(ops.square(ops.sigmoid(p["quality"][:, 0]) - ops.stop_gradient(cosine))),
+        }
+        total = 0.0
+        for name, loss in losses.items():
+            self.parts[name].update_state(loss)
+            total = total + WEIGHTS[name] * loss
+        return total
+
+    def _others(self, own: Any, target: Any, row: Any) -> Any:
+        it = ops.one_hot(row, self.known.shape[0])
+        doubtful = ops.cast(ops.matmul(target, ops.transpose(self.known)) > SAME, "float32") * (1 - it)
+        logits = SCALE * ops.matmul(own, ops.transpose(self.known)) - 1e4 * doubtful
+        return ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1)
+
+    def _people(self, own: Any, person: Any) -> Any:
+        told = ops.cast(person >= 0, "float32")
+        it = ops.one_hot(ops.maximum(person, 0), self.centres.shape[0])
+        cosine = ops.clip(ops.matmul(own, ops.transpose(unit(self.centres))), -0.999, 0.999)
+        logits = SCALE * (it * ops.cos(ops.arccos(cosine) + MARGIN) + (1 - it) * cosine)
+        loss = ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1)
+        return ops.sum(loss * told) / ops.maximum(ops.sum(told), 1.0)
+
+
+def unit(x: Any) -> Any:
+    """Rows of length 1."""
+    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-6)
+
+
+def embed(network: keras.Model, crops: np.ndarray) -> np.ndarray:
+    """Embeddings of length 1, n x d float32, of crops n x S x S x 3 in 0..255."""
+    found = network.predict(crops, batch_size=128, verbose=0)["embedding"]
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6))
+
+
+def quick_scores(
+    network: keras.Model, held: dict[str, faces.People], size: int
+) -> dict[str, dict[str, float]]:
+    """Cosine to the teacher on held-out people, and true accepts against bare views of them.
+
+    Returns:
+        For each pack `cosine`, and where it knows people `tar@1e-3` and `tar@1e-2`.
+    """
+    out: dict[str, dict[str, float]] = {}
+    found = {name: embed(network, faces.dev_batches(pack, size)) for name, pack in held.items()}
+    for name, pack in held.items():
+        target = pack.embedding.astype(np.float32)
+        out[name] = {"cosine": round(float((found[name] * target).sum(axis=1).mean()), 4)}
+        bare = name.replace("painted", "bare")
+        if (pack.person >= 0).any() and bare in held:
+            scores = found[name] @ found[bare].T
+            same = pack.person[:, None] == held[bare].person[None]
+            other = ~same
+            # A face is not compared with itself, bare or painted.
+            np.fill_diagonal(same, False)
+            rates = true_accepts(scores[same], scores[other], (1e-3, 1e-2))
+            out[name] |= {f"tar@{rate:g}": round(share, 4) for rate, share in rates.items()}
+    return out
+
+
+def load_network(
+    run: Path, size: int | None = None, *, batch: int | None = None, folded: bool = False
+) -> keras.Model:
+    """The trained network of a run folder (averaged weights).
+
+    Args and errors as in `export.train.stages.read_run`, `batch` and `folded` as in the model's `build`.
+    """
+
+    def build(size: int, shape: dict[str, Any]) -> keras.Model:
+        return net.build(size, net.IdentityConfig(**shape), batch=batch, folded=folded)
+
+    return read_run(run, size, build, folded=folded, name="identity")
+
+
+def train(
+    packs: Path,
+    run: Path,
+    stages: Sequence[TrainConfig] = STAGES,
+    network: net.IdentityConfig | None = None,
+) -> Path:
+    """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
+
+    Args:
+        packs: folder that `identity_faces.prepare` wrote.
+        run: folder for checkpoints and logs, a folder a stage.
+        stages: one after the other, each starting from the averaged weights of the one before.
+        network: shape of the network.
+
+    Returns:
+        The file of averaged weights, for `load_network`.
+
+    Raises:
+        FileNotFoundError: if the packs are missing.
+    """
+    if not (packs / "bare" / "ready").exists():
+        raise FileNotFoundError(f"no packed faces at {packs}: run `python -m export prepare identity` first")
+    shape = network or net.IdentityConfig()
+    bare = faces.load(packs / "bare")
+    known, people = bare.embedding.astype(np.float32), int(bare.person.max()) + 1
+    held = {p.parent.name: faces.load(p.parent) for p in sorted(packs.glob("dev*/ready"))}
+
+    def score(model: keras.Model, size: int) -> None:
+        for name, figures in quick_scores(model, held, size).items():
+            log.info("  %-16s n %-5d %s", name, len(held[name]), figures)
+
+    return train_stages(
+        run,
+        stages,
+        shape,
+        build=lambda size: net.build(size, shape),
+        trainer=lambda model: IdentityTrainer(model, known, people),
+        batches=lambda config, epoch: faces.IdentityBatches(
+            packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
+        ),
+        score=score,
+    )

@@ -1,0 +1,168 @@
+"""A training run in stages of growing pictures: each goes on from the averaged weights of the one before."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from export.models.blocks import Backbone, carry_over, fold_normalisation
+from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, frozen=True)
+class TrainConfig:
+    """Everything a stage depends on besides the data.
+
+    Attributes:
+        size: side of the crop, pixels (the networks are convolutional: stages grow it).
+        placed: pool with weights for every place, which fixes the size; for the last stages.
+        batch, steps, epochs: crops a batch, batches an epoch, epochs.
+        rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
+        decay: weight decay.
+        ema: decay a step of the averaged weights, which are the ones that ship.
+        seed: of data order, augmentation and first weights.
+    """
+
+    size: int = 96
+    placed: bool = False
+    batch: int = 128
+    steps: int = 400
+    epochs: int = 10
+    rate: float = 2e-3
+    warmup: int = 300
+    decay: float = 0.03
+    ema: float = 0.998
+    seed: int = 1
+
+
+Build = Callable[[int | None], keras.Model]
+"""Gives a new network, with the teaching outputs, for crops of that side (None: of any)."""
+Score = Callable[[keras.Model, int], None]
+"""Logs the scores of a network for crops of that side on held-out faces."""
+
+
+class _Glance(keras.callbacks.Callback):
+    """Scores the averaged weights after each epoch."""
+
+    def __init__(self, averaged: Averaged, network: keras.Model, size: int, score: Score) -> None:
+        super().__init__()
+        self.averaged, self.network, self.size, self.score = averaged, network, size, score
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.averaged.values is None:
+            return
+        self.network.set_weights(self.averaged.values)
+        log.info("epoch %d:", epoch + 1)
+        self.score(self.network, self.size)
+
+
+def train_stages(
+    run: Path,
+    stages: Sequence[TrainConfig],
+    shape: Backbone,
+    *,
+    build: Build,
+    trainer: Callable[[keras.Model], keras.Model],
+    batches: Callable[[TrainConfig, int], keras.utils.PyDataset],
+    score: Score,
+) -> Path:
+    """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
+
+    Args:
+        run: folder for checkpoints and logs, a folder a stage.
+        stages: one after the other.
+        shape: of the network, written down beside its weights.
+        build: see `Build`.
+        trainer: wraps a network, which it keeps as `network`, with its losses.
+        batches: of a stage, from an epoch on.
+        score: see `Score`.
+
+    Returns:
+        The file of averaged weights, for `read_run`.
+
+    Raises:
+        ValueError: no stage is given.
+    """
+    before: Path | None = None
+    for number, config in enumerate(stages, 1):
+        log.info("stage %d of %d: %s", number, len(stages), config)
+        folder = run / f"stage{number}"
+        keras.utils.set_random_seed(config.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(
+            json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1)
+        )
+        fixed = config.size if config.placed else None
+        model = trainer(build(fixed))
+        averaged = Averaged(model.network, config.ema, folder / "averaged.npz", folder / "history.jsonl")
+        done = averaged.count // config.steps
+        if done < config.epochs:
+            if before is not None:
+                carry_over(read_averaged(before)[0], model.network)
+            total = config.steps * config.epochs
+            model.compile(
+                optimizer=adamw(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup)
+            )
+            model.build((None, config.size, config.size, 3))
+            model.fit(
+                batches(config, done),
+                epochs=config.epochs,
+                callbacks=[
+                    averaged,
+                    _Glance(averaged, build(fixed), config.size, score),
+                    checkpoints(folder),
+                ],
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+        before = folder / "averaged.npz"
+    if before is None:
+        raise ValueError("no stage to train")
+    shutil.copyfile(before, run / "averaged.npz")
+    facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
+    (run / "network.json").write_text(json.dumps(facts))
+    return run / "averaged.npz"
+
+
+def read_run(
+    run: Path,
+    size: int | None,
+    build: Callable[[int, dict[str, Any]], keras.Model],
+    *,
+    folded: bool,
+    name: str,
+) -> keras.Model:
+    """The trained network of a run folder (averaged weights).
+
+    Args:
+        run: folder of the run.
+        size: of the crop, pixels; by default that of the last stage. A run whose last stage is not `placed`
+            can be had at any size.
+        build: gives a new network for a size and the shape's fields.
+        folded: whether `build` leaves the normalising layer out.
+        name: of the model, for messages.
+
+    Raises:
+        FileNotFoundError: if the run has no checkpoint yet.
+        ValueError: the run's size is another one.
+    """
+    if not (run / "averaged.npz").exists():
+        raise FileNotFoundError(f"no trained weights in {run}: run `python -m export train {name}` first")
+    facts = json.loads((run / "network.json").read_text())
+    if facts["placed"] and size not in (None, facts["size"]):
+        raise ValueError(f"the network in {run} was trained for crops of {facts['size']} px, not {size}")
+    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
+    whole = build(size or facts["size"], shape)
+    weights: list[np.ndarray] = read_averaged(run / "averaged.npz")[0]
+    carry_over(fold_normalisation(weights) if folded else weights, whole)
+    return whole

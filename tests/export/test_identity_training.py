@@ -1,0 +1,106 @@
+"""From face crops to a converted identity model: packs, batches, losses, figures."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from edge.tasks.identity import Embedder
+from edge.tflite import load_model
+from export import evaluate_identity as scores
+from export import identity_model, parity
+from export.data import identity_faces as faces
+from export.models import identity as net
+from export.train import identity as training
+from export.train.stages import TrainConfig
+
+TINY = net.IdentityConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=16)
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def packs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return faces.prepare(data, tmp_path_factory.mktemp("identity") / "packs", variants=(1,))
+
+
+@pytest.fixture(scope="module")
+def run(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    small = TrainConfig(size=32, batch=8, steps=4, epochs=1, warmup=2)
+    stages = [small, replace(small, size=SIZE, placed=True)]
+    training.train(packs, out, stages, TINY)
+    return out
+
+
+def test_packs_hold_nobody_twice(packs: Path):
+    bare, held = faces.load(packs / "bare"), faces.load(packs / "dev_bare")
+    assert len(bare) == 4 + 4 + 2 + 3 + 1  # three of celeba are held out, lfw and fairface_dev not there
+    assert len(held) == 3
+    assert sorted(set(bare.person)) == [-1, 0, 1, 2]  # two of celeba, one of pins
+    assert sorted(held.person) == [0, 1, 1] or sorted(held.person) == [0, 0, 1]
+    assert np.allclose(np.linalg.norm(bare.embedding.astype(float), axis=1), 1, atol=2e-3)
+    painted = faces.load(packs / "painted1")
+    assert painted.row.tolist() == bare.row.tolist() == list(range(len(bare)))
+    assert (painted.images != bare.images).any(axis=(1, 2, 3)).all()
+    covered = faces.load(packs / "occluded")
+    assert covered.row.tolist() == list(range(0, len(bare), 3))
+
+
+def test_batches_repeat_and_point_at_the_bare_face(packs: Path):
+    make = faces.IdentityBatches(packs, size=SIZE, batch=32, steps=2, seed=3)
+    x, y = make[1]
+    again, _ = faces.IdentityBatches(packs, size=SIZE, batch=32, steps=2, seed=3)[1]
+    assert (x == again).all()
+    assert x.shape == (32, SIZE, SIZE, 3)
+    bare = faces.load(packs / "bare")
+    rows = y[:, faces.ROW].astype(int)
+    assert np.allclose(y[:, faces.TARGET], bare.embedding[rows].astype(np.float32))
+    assert (y[:, faces.PERSON] == bare.person[rows]).all()
+
+
+def test_losses_fall_towards_the_own_face_and_person():
+    keras.utils.set_random_seed(1)
+    known = np.linalg.qr(np.random.default_rng(0).normal(size=(128, 6)))[0].T.astype(np.float32)
+    known[5] = known[0]  # two pictures of one person: never pushed apart
+    trainer = training.IdentityTrainer(net.build(None, TINY), known, 2)
+    rows = np.array([0, 1, 2])
+    right, wrong = known[rows], known[[1, 2, 3]]
+    assert float(ops.mean(trainer._others(right, known[rows], rows))) < 0.1
+    assert float(ops.mean(trainer._others(wrong, known[rows], rows))) > 10
+    trainer.centres.assign(known[:2])
+    one, none = np.array([0]), np.array([-1])
+    assert float(trainer._people(known[:1], one)) < 0.1
+    assert float(trainer._people(known[1:2], one)) > 10
+    assert float(trainer._people(known[1:2], none)) == 0  # who is not known teaches nothing
+
+
+def test_from_a_run_to_shipped_files(data: Path, packs: Path, run: Path, tmp_path: Path, monkeypatch):
+    assert json.loads((run / "network.json").read_text())["size"] == SIZE
+    limits = {k: parity.Limits(0.9, 0.6) for k in parity.LIMITS}  # barely trained, on four pairs
+    monkeypatch.setattr(parity, "LIMITS", limits)
+    out, report = tmp_path / "models", tmp_path / "identity_report.md"
+    entry = identity_model.convert_identity(data, run, packs, out, SIZE, report=report)
+    assert {"float32", "float16", "dynamic", "int8"} <= set(entry["files"])
+    assert "bare - masked" in report.read_text()
+    assert (tmp_path / "identity_report_roc.png").stat().st_size > 1000
+    assert "false accepts" in (out / "identity.md").read_text()
+    assert all("false accepts" in t["figure"] for t in entry["thresholds"].values())
+    wild = scores.load_wild(data, SIZE)
+    assert len(wild.bare) == 4
+    assert wild.missing == 0
+    assert wild.same.tolist() == [True, False, True, False]
+    for precision in entry["files"]:
+        model = load_model("identity", precision=precision, models_dir=out, threads=1)
+        vectors, quality = scores.embedder(model)(wild.bare)
+        assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+        assert ((quality > 0) & (quality < 1)).all()
+    points = np.array([[50, 50], [80, 50], [65, 70], [52, 88], [78, 88]], np.float32)
+    seen = Embedder(load_model("identity", models_dir=out)).embed(wild.bare[0], points)
+    assert seen.vector.shape == (net.DIMENSIONS,)
+    assert 0 < seen.quality < 1
