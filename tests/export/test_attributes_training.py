@@ -42,8 +42,8 @@ def test_labels_of_every_set(data: Path):
     utk = crop_sets.entries(data / "faces" / "utkface")
     assert [(e.gender, crop_sets.AGES[e.age]) for e in utk] == [(1, "20-29"), (0, "20-29")] * 2
     assert [e.gender for e in crop_sets.entries(data / "faces" / "genderface")] == [1, 0]
-    assert [e.gender for e in crop_sets.entries(data / "faces" / "lfw")] == [0, 1]
-    assert [e.gender for e in crop_sets.entries(data / "faces" / "celeba")] == [-1, -1]
+    assert [e.gender for e in crop_sets.entries(data / "faces" / "lfw")] == [0, 0, 1, 1]
+    assert [e.gender for e in crop_sets.entries(data / "faces" / "celeba")] == [-1] * 6
     masks = crop_sets.entries(data / "faces" / "masks")
     assert [e.mask.tolist() for e in masks] == [[0, 0, 0, 1], [1, 0, 0, 0]]
     assert masks[0].embedding is None
