@@ -52,7 +52,7 @@ def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int], list[
         return (
             [GENDERS.index(rows[n]["gender"].lower()) for n in names],
             [AGES.index(rows[n]["age"]) for n in names],
-            [RACES.index(rows[n]["race"]) for n in names],
+            [RACES.index(r) if (r := rows[n].get("race", "")) in RACES else -1 for n in names],
         )
     if kind == "utkface":  # AGE_GENDER_RACE_DATE, gender 0 male 1 female
         parts = [Path(n).name.split("_") for n in names]

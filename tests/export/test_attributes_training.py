@@ -39,6 +39,7 @@ def test_labels_of_every_set(data: Path):
     fair = crop_sets.entries(data / "faces" / "fairface")
     assert [e.gender for e in fair] == [1, 0, 1, 0]
     assert [crop_sets.AGES[e.age] for e in fair] == ["20-29", "0-2", "more than 70", "30-39"]
+    assert [crop_sets.RACES[e.race] for e in fair] == ["Black", "Indian"] * 2
     utk = crop_sets.entries(data / "faces" / "utkface")
     assert [(e.gender, crop_sets.AGES[e.age]) for e in utk] == [(1, "20-29"), (0, "20-29")] * 2
     assert [e.gender for e in crop_sets.entries(data / "faces" / "genderface")] == [1, 0]
