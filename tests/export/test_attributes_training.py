@@ -74,8 +74,8 @@ def test_allowed_states(states: tuple[str, ...], row: list[int]):
 
 def test_packs_hold_every_kind_and_no_held_out_picture(packs: Path, data: Path):
     bare, painted = faces.load(packs / "bare"), faces.load(packs / "painted1")
-    assert len(bare) == 15
-    assert len(painted) == 14  # all but the one who wears a real mask
+    assert len(bare) == 19
+    assert len(painted) == 18  # all but the one who wears a real mask
     assert bare.images.shape[1:] == (faces.SIDE, faces.SIDE, 3)
     assert (painted.mask[:, 0] == 0).all()
     assert (painted.mask.sum(axis=1) == 1).all()
