@@ -153,6 +153,16 @@ window: .venv/.ready ## in .venv the OpenCV that can open windows in place of th
 .PHONY: FORCE
 FORCE:
 
+##@ Raspberry Pi OS, x86 Debian and Ubuntu
+
+.PHONY: install-pi
+install-pi: ## install for all users, with packages that fit the system; ARGS=--dry-run, --user
+	@exec deploy/install-pi.sh $(ARGS)
+
+.PHONY: uninstall-pi
+uninstall-pi: ## remove that again
+	@exec deploy/install-pi.sh --uninstall $(ARGS)
+
 ##@ Checks
 
 .PHONY: test-edge
@@ -175,6 +185,15 @@ test-tflite: ## the same tests with tflite-runtime; skipped where there is no Py
 test-export: .venv-export/.ready ## tests of training, converting and scoring, with TensorFlow
 	@echo "maskedge: testing the export part with TensorFlow"
 	.venv-export/bin/python -m pytest -q tests/export $(ARGS)
+
+.PHONY: test-pi
+test-pi: .venv/.ready ## Raspberry Pi OS without a Pi: arm64, install, camera, service; or PARTS="arm64 ..."
+	@$(call find-python,3.11,$(PYTHON) python3 python3.11)
+	if [ -n "$$py" ]; then
+	    $(MAKE) --no-print-directory .venv-tflite/.ready
+	    export MASKEDGE_TFLITE_PYTHON=$(CURDIR)/.venv-tflite/bin/python
+	fi
+	exec tests/pi/run $(PARTS)
 
 .PHONY: lint
 lint: .venv/.ready ## style and format, by ruff

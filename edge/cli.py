@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     if sys.stderr is not None:
-        print(f"maskedge: error: {' '.join(message.split())}", file=sys.stderr)
+        begin = "<3>" if _to_journal() else "maskedge: error: "
+        print(f"{begin}{' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -121,11 +122,29 @@ def _run(argv: list[str]) -> int:
 
 def _start_log(level: str) -> None:
     handler = logging.StreamHandler()  # standard error as it is now
-    handler.setFormatter(_LogFormat())
+    handler.setFormatter(_JournalFormat() if _to_journal() else _LogFormat())
     for name in ("edge", "benchmarks"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level.upper())
+
+
+def _to_journal() -> bool:
+    """Whether standard error is the journal, which knows the name and time of each line by itself."""
+    device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        info = os.fstat(2)
+    except OSError:
+        return False
+    return (device, inode) == (str(info.st_dev), str(info.st_ino))
+
+
+class _JournalFormat(logging.Formatter):
+    _PRIORITY = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next((number for level, number in self._PRIORITY if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])
 
 
 class _LogFormat(logging.Formatter):
@@ -182,14 +201,22 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         "doctor",
         _doctor,
         "say what this machine has, what is missing, and what to do about it",
-        "exit code 3: the camera loop cannot run",
+        """examples:
+  maskedge doctor
+  maskedge doctor --source picamera2      also read a frame from there, as the loop would
+  maskedge doctor --config maskedge.toml
+
+exit codes: 0 the camera loop can run, else what it would end with: 2 configuration, 3 models, 4 camera""",
     )
     doctor.add_argument("--json", action="store_true", help="print one JSON object")
-    bench = add("bench", _bench, "measure how fast the models are on this machine", "")
-    if "bench" in argv[:1]:
-        from benchmarks import latency
-
-        latency.add_arguments(bench)
+    doctor.add_argument(
+        "--source", metavar="SOURCE", help="also read a frame from this source of maskedge run"
+    )
+    doctor.add_argument("--config", metavar="FILE", help="also check this file, and the source that it names")
+    _add_service(add)
+    bench = add("bench", _bench, "measure how fast the models, or the camera loop, are on this machine", "")
+    if argv[:1] == ["bench"]:
+        _add_bench(bench, argv[1] if len(argv) > 1 else "")
     add(
         "config",
         _config,
@@ -207,6 +234,7 @@ def _add_run(add: Callable[..., _Parser]) -> None:
         """examples:
   maskedge run                                   the first camera, or the demo clip where there is none
   maskedge run --source usb:0 --size 640x480     one camera
+  maskedge run --source picamera2 --flip horizontal   a Raspberry Pi's own, as a mirror
   maskedge run --source clip.mp4 --out boxes.mp4 a video with the boxes drawn
   maskedge run --source rtsp://camera/stream --sink jsonl:faces.jsonl --sink summary
   maskedge run --source demo --loop --seconds 10 --sink jsonl:- | jq .faces
@@ -218,6 +246,10 @@ Every option can also stand in a file: see maskedge config.
         + "\n\n"
         + _EXIT_CODES,
     )
+    _add_run_options(run)
+
+
+def _add_run_options(run: argparse.ArgumentParser) -> None:
     facts: dict[str, Any] = {one.name: one for one in fields(Config)}
     metavars = {
         "source": "SOURCE",
@@ -229,6 +261,12 @@ Every option can also stand in a file: see maskedge config.
         "threads": "N",
         "frames": "N",
         "fps": "N",
+        "rotation": "DEGREES",
+        "flip": "HOW",
+        "exposure": "US",
+        "gain": "N",
+        "focus": "DIOPTRES",
+        "white_balance": "NAME",
         "score": "0..1",
     }
     run.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins")
@@ -246,6 +284,51 @@ Every option can also stand in a file: see maskedge config.
         help="also write here: FILE.mp4 or FILE.avi (annotated video), FILE.jsonl, or a folder for pictures",
     )
     run.add_argument("--loop", action="store_true", default=None, help=facts["loop"].metadata["help"])
+
+
+def _add_service(add: Callable[..., _Parser]) -> None:
+    service = add(
+        "service",
+        _service,
+        "run the camera loop as a service of systemd: from boot on, watched and restarted, without rights",
+        """examples:
+  sudo maskedge service install --source picamera2 --sink jsonl:faces.jsonl
+  sudo maskedge service install --config /etc/maskedge.toml
+  maskedge service status
+  maskedge service logs --follow
+
+exit codes: 0 done, or it runs   1 it does not run   2 wrong use, no rights, or no systemd""",
+    )
+    actions = service.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
+
+    def action(name: str, help: str, epilog: str = "") -> _Parser:
+        one: _Parser = actions.add_parser(
+            name,
+            help=help,
+            description=f"{help[0].upper()}{help[1:]}.",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        return one
+
+    outputs = (
+        "Options are those of maskedge run. Outputs lie in /var/lib/maskedge, all that the service can write."
+    )
+    install = action(
+        "install", "write the unit, start it now and at each boot; again: with the new options", outputs
+    )
+    install.add_argument("--dry-run", action="store_true", help="only show what would be written and run")
+    for one in (install, action("print", "print the unit that install would write", outputs)):
+        one.add_argument("--log-level", choices=LOG_LEVELS, help="how much to tell in the journal")
+        _add_run_options(one)
+    action("uninstall", "stop the service and remove its unit; what it has written stays")
+    action("status", "tell whether it runs and how it is doing; exit code 1: it does not run")
+    logs = action("logs", "show what it has told the journal")
+    logs.add_argument("--follow", "-f", action="store_true", help="go on with what it tells from now on")
+    logs.add_argument(
+        "--lines", "-n", type=int, default=50, metavar="N", help="how many (default %(default)s)"
+    )
 
 
 def _add_image(add: Callable[..., _Parser]) -> None:
@@ -275,6 +358,39 @@ one line, else each face is: face 1 is the leftmost one.
     for name, metavar in options:
         one = next(one for one in fields(Config) if one.name == name).metadata
         image.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+
+
+_BENCHES = {
+    "peers": ("benchmarks.peers", "", "our models against what one would take instead, in one run"),
+    "report": ("benchmarks.report", "", "results as one HTML page with plots, and as Markdown"),
+    "compare": ("benchmarks.compare", "", "two results: which rows differ by more than noise"),
+    "estimate": ("benchmarks.estimate", "", "what a model would take on a Raspberry Pi that is not here"),
+}
+"""Word after `maskedge bench` to module, prefix of `main` and `add_arguments` in it, and help."""
+
+
+def _add_bench(bench: argparse.ArgumentParser, kind: str) -> None:
+    """The options of the benchmark asked for; only its own module is imported."""
+    import importlib
+
+    if kind not in _BENCHES:
+        from benchmarks import latency
+
+        latency.add_arguments(bench)
+        return
+    kinds = bench.add_subparsers(dest="kind", parser_class=_Parser)
+    name, prefix, help = _BENCHES[kind]
+    command = kinds.add_parser(
+        kind,
+        description=f"{help[0].upper()}{help[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module = importlib.import_module(name)
+    command.set_defaults(run=getattr(module, f"{prefix}main"))
+    command.add_argument("--log-level", choices=LOG_LEVELS, help="how much to tell on standard error")
+    command.add_argument("--debug", action="store_true", help="show where an error comes from")
+    getattr(module, f"add_{prefix}arguments")(command)
 
 
 def _add_model_folder(command: argparse.ArgumentParser) -> None:
@@ -320,6 +436,7 @@ def _loop(args: argparse.Namespace) -> int:
     specs = _sink_specs(config, args.out)
 
     from edge.camera import open_source
+    from edge.pacing import Pacer
     from edge.pipeline import Pipeline
     from edge.sinks import Canvas
     from edge.tasks.attributes import AttributesVoter
@@ -327,7 +444,15 @@ def _loop(args: argparse.Namespace) -> int:
 
     canvas = Canvas()
     source = open_source(
-        config.source, size=config.size, fps=config.fps, timeout=config.camera_timeout, loop=config.loop
+        config.source,
+        size=config.size,
+        fps=config.fps,
+        timeout=config.camera_timeout,
+        loop=config.loop,
+        rotation=config.rotation,
+        flip=config.flip,
+        controls={name: getattr(config, name) for name in ("exposure", "gain", "focus", "white_balance")},
+        small=_model_side(config),
     )
     with source:  # a camera warms up while the model is loaded
         detector = _detector(config, score=config.keep_score)
@@ -345,7 +470,13 @@ def _loop(args: argparse.Namespace) -> int:
                 log.info("%s: %s on %s, %s", source.name, model.name, model.runtime, threads)
             log.info("first result %.2f s after the start of the program", _since_start())
 
+        pacer = Pacer(config.hot_celsius) if source.live and config.slow_when_hot else None
         sinks = _open_sinks(specs, source, config, canvas)
+        if "NOTIFY_SOCKET" in os.environ:
+            from edge.sinks.systemd import SystemdSink
+
+            # The last one: a sink that hangs is to keep it from saying that all is well.
+            sinks.append(SystemdSink(canvas, pacer, patience=config.camera_timeout if source.live else None))
         pipeline = Pipeline(
             source,
             detector,
@@ -353,6 +484,7 @@ def _loop(args: argparse.Namespace) -> int:
             tracker=tracker,
             labeller=labeller,
             canvas=canvas,
+            pacer=pacer,
             seconds=config.seconds,
             frames=config.frames,
             on_first=on_first,
@@ -361,6 +493,15 @@ def _loop(args: argparse.Namespace) -> int:
     if report.ended == "SIGINT":
         return 130
     return 1 if report.failed else 0
+
+
+def _model_side(config: Config) -> int | None:
+    """Longest side of the face model's input, pixels; None where the manifest does not say."""
+    from edge.tflite import load_manifest
+
+    given = load_manifest(config.models).entry("face").input
+    sides = [given.get(side) for side in ("width", "height")]
+    return max((side for side in sides if isinstance(side, int)), default=None)
 
 
 def _score(config: Config) -> float:
@@ -637,7 +778,40 @@ def _metric(metric: Any) -> str:
 def _doctor(args: argparse.Namespace) -> int:
     from edge import doctor
 
-    return doctor.main(as_json=args.json)
+    return doctor.main(as_json=args.json, config_file=args.config, source=args.source)
+
+
+def _service(args: argparse.Namespace) -> int:
+    from edge import service
+
+    if args.action == "status":
+        return service.status()
+    if args.action == "logs":
+        return service.logs(follow=args.follow, lines=args.lines)
+    if args.action == "uninstall":
+        return service.uninstall()
+    given = {
+        key: value
+        for key, value in vars(args).items()
+        if value is not None and key in {"out", "config"} | {one.name for one in fields(Config)}
+    }
+    for key in ("config", "models", "source"):  # the service starts in a folder of its own
+        if key in given and os.path.exists(path := os.path.expanduser(given[key])):
+            given[key] = os.path.abspath(path)
+    config_file, out = given.pop("config", None), given.pop("out", None)
+    config = load_config(config_file, given)
+    arguments = ["--config", config_file] if config_file else []
+    for key, value in given.items():
+        option = f"--{key.replace('_', '-')}"
+        for item in value if isinstance(value, list) else [value]:
+            arguments += [option] if item is True else [option, item]
+    if out:
+        arguments += ["--out", out]
+    text = service.prepare(arguments, config, out=out, config_file=config_file)
+    if args.action == "print":
+        print(text, end="")
+        return 0
+    return service.install(text, dry_run=args.dry_run)
 
 
 def _bench(args: argparse.Namespace) -> int:

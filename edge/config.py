@@ -14,6 +14,8 @@ from edge.errors import UsageError
 
 TASKS = ("face", "mask", "gender")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+FLIPS = ("none", "horizontal", "vertical", "both")
+WHITE_BALANCES = ("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy")
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
 Check = Callable[[Any], Any]
@@ -88,6 +90,17 @@ def _size(value: Any) -> tuple[int, int]:
     return value[0], value[1]
 
 
+def _number_or_auto(low: float, high: float) -> Check:
+    number = _number(low, high)
+    return lambda value: "auto" if value == "auto" else number(value)
+
+
+def _rotation(value: Any) -> int:
+    if isinstance(value, bool) or str(value) not in ("0", "90", "180", "270"):
+        raise ValueError("must be 0, 90, 180 or 270")
+    return int(value)
+
+
 def _option(default: Any, check: Check, help: str, *, range: str, why: str, example: str = "") -> Any:
     """A field of `Config`: `help` says what it does, `range` what it may be, `why` why it is as it is."""
     facts = {"check": check, "help": help, "range": range, "why": why, "example": example}
@@ -106,8 +119,9 @@ class Config:
         "auto",
         _text,
         "where frames come from",
-        range="auto, demo, usb:N, a video, picture, folder or glob, or a http(s) or rtsp(s) address",
-        why="auto takes the first camera that works, and the built-in clip where there is none",
+        range="auto, demo, picamera2, picamera2:N (a Raspberry Pi's own camera), usb:N, a video, picture, "
+        "folder or glob, or a http(s) or rtsp(s) address",
+        why="auto takes the first camera there is, the Pi's own before USB; without any, the built-in clip",
     )
     sink: tuple[str, ...] = _option(
         (),
@@ -143,9 +157,9 @@ class Config:
     size: tuple[int, int] | None = _option(
         None,
         _size,
-        "picture size to ask a USB camera for, WIDTHxHEIGHT",
-        range="16x16 to 16384x16384; left out: what the camera likes",
-        why="the model looks at a small picture anyway: more than 640x480 mostly costs decoding time",
+        "picture size to ask a USB or Raspberry Pi camera for, WIDTHxHEIGHT",
+        range="16x16 to 16384x16384; left out: what a USB camera likes, 1280x720 of a Pi's own",
+        why="the model looks at a small picture anyway: more than 640x480 mostly costs decoding time (USB)",
         example='"640x480"',
     )
     fps: float | None = _option(
@@ -155,6 +169,48 @@ class Config:
         range="0.01 to 1000; left out: the camera's own, and files as fast as they can be read",
         why="a lower rate saves power and heat",
         example="15",
+    )
+    rotation: int = _option(
+        0,
+        _rotation,
+        "turn a camera's pictures clockwise by this many degrees",
+        range="0, 90, 180 or 270",
+        why="faces must be upright to be found; by 180 costs nothing on a Pi's own camera",
+    )
+    flip: str = _option(
+        "none",
+        _one_of(*FLIPS),
+        "mirror a camera's pictures, after the rotation",
+        range=", ".join(FLIPS),
+        why="people who see themselves on a screen expect horizontal, which is a mirror",
+    )
+    exposure: float | str = _option(
+        "auto",
+        _number_or_auto(1, 1e9),
+        "exposure time of a Raspberry Pi's camera in microseconds",
+        range="auto, or 1 to 1000000000",
+        why="a short one keeps moving faces sharp, at the price of light; over 33333 lowers the frame rate",
+    )
+    gain: float | str = _option(
+        "auto",
+        _number_or_auto(1, 256),
+        "gain of the sensor of a Raspberry Pi's camera",
+        range="auto, or 1 (none) to 256; sensors end earlier, mostly at 8 to 22",
+        why="makes up for a short exposure, at the price of noise",
+    )
+    focus: float | str = _option(
+        "auto",
+        _number_or_auto(0, 50),
+        "focus of a Raspberry Pi's camera that has a motor, in dioptres: 1 / distance in metres",
+        range="auto (continuous), or 0 (far away) to 50",
+        why="where all stand at one place, a fixed focus never hunts: 1.0 is one metre, 2.0 is half a metre",
+    )
+    white_balance: str = _option(
+        "auto",
+        _one_of(*WHITE_BALANCES),
+        "white balance of a Raspberry Pi's camera",
+        range=", ".join(WHITE_BALANCES),
+        why="auto may drift where one colour fills the picture, such as a wall or a uniform",
     )
     loop: bool = _option(
         False,
@@ -251,6 +307,20 @@ class Config:
         "how many jsonl files that were put aside are kept",
         range="0 to 1000",
         why="with the size above this bounds the disk space",
+    )
+    slow_when_hot: bool = _option(
+        True,
+        _flag,
+        "lower the frame rate of a camera while the board is hot or throttled",
+        range="true or false",
+        why="a board that throttles itself is slower still, and for longer; without sensors nothing happens",
+    )
+    hot_celsius: float = _option(
+        80.0,
+        _number(40, 120),
+        "temperature from which the board counts as hot; 5 degrees below it counts as cool again",
+        range="40 to 120",
+        why="a Raspberry Pi lowers its own clock from 80 on",
     )
     log_level: str = _option(
         "info",

@@ -1,24 +1,52 @@
 """What this machine has, what is missing for the camera loop, and what to do about it.
 
 Each check is one function of the table `CHECKS`, which yields its findings. A "fail" stops the loop; a "warn"
-costs speed or a convenience.
+costs speed or a convenience. Where a check looks at files of the system, their root is an argument, so that a
+folder can stand in for another machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edge.errors import MaskedgeError, ModelError, RuntimeMissingError
-from edge.tflite import RUNTIMES, available_cores, find_runtime, load_manifest, probe_runtime
+from edge.board import (
+    ROOT,
+    cpu_model,
+    frequency_mhz,
+    governor,
+    is_pi,
+    operating_system,
+    read,
+    temperature_c,
+    throttled,
+    throttled_names,
+    throttled_now,
+)
+from edge.board import model as board
+from edge.config import Config, load_config
+from edge.errors import MaskedgeError, ModelError, RuntimeMissingError, UsageError
+from edge.tflite import (
+    RUNTIMES,
+    Model,
+    available_cores,
+    find_runtime,
+    load_manifest,
+    models_dir,
+    probe_runtime,
+)
+
+__all__ = ["Check", "board", "cpu_model", "governor", "operating_system", "temperature_c", "throttled"]
 
 OPENCV_PACKAGES = (
     "opencv-python",
@@ -28,6 +56,10 @@ OPENCV_PACKAGES = (
 )
 HOT_CELSIUS = 80.0
 """From here a Raspberry Pi lowers its clock."""
+
+LOW_DISK_MB, LOW_MEMORY_MB = 200.0, 300.0
+RELEASE_YEAR = 2026
+"""A clock that shows an earlier year was never set: a Raspberry Pi has none that runs without power."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,68 +71,14 @@ class Check:
         status: "ok"; "warn": the loop runs, but slower or without something; "fail": it cannot run.
         message: what was found, one line.
         remedy: what to do, one line, or "".
+        code: of a "fail", the exit code that the loop would end with.
     """
 
     name: str
     status: Literal["ok", "warn", "fail"]
     message: str
     remedy: str = ""
-
-
-# ----------------------------------------------------------------- facts, which the benchmarks record too
-
-
-def _read(path: str | Path) -> str:
-    """Text of a file of /proc or /sys, "" where there is none."""
-    try:
-        return Path(path).read_text(errors="replace").strip("\0\n ")
-    except OSError:
-        return ""
-
-
-def board() -> str:
-    """Name of the board, such as "Raspberry Pi 5 Model B Rev 1.0", or ""."""
-    return _read("/proc/device-tree/model")
-
-
-def cpu_model() -> str:
-    """Name of the processor as the system gives it."""
-    for line in _read("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Model"):
-            return value.strip()
-    return board() or platform.processor() or platform.machine()
-
-
-def operating_system() -> str:
-    """Name and version of the system, such as "Debian GNU/Linux 12 (bookworm)"."""
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return f"{platform.system()} {platform.release()}"
-
-
-def governor() -> str:
-    """CPU frequency governor of the first core, or "" where the system shows none."""
-    return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-
-
-def temperature_c() -> float | None:
-    """Hottest thermal zone in degrees Celsius, or None."""
-    values = [_read(path) for path in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
-    return max((int(value) / 1000 for value in values if value.lstrip("-").isdigit()), default=None)
-
-
-def throttled() -> int | None:
-    """A Raspberry Pi's throttling bits (0: none, now or since it was switched on), or None elsewhere."""
-    if shutil.which("vcgencmd") is None:
-        return None
-    try:
-        command = ["vcgencmd", "get_throttled"]
-        text = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
-        return int(text.partition("=")[2].strip(), 16)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+    code: int = 3
 
 
 def has_display() -> bool:
@@ -116,19 +94,24 @@ def has_display() -> bool:
 def _python() -> Iterator[Check]:
     version, found = sys.version_info[:2], f"{platform.python_version()} ({sys.executable})"
     if version < (3, 11):
-        yield Check("python", "fail", found, "install Python 3.11 to 3.13")
+        yield Check("python", "fail", found, "install Python 3.11 to 3.13", 2)
     elif version > (3, 13):
         yield Check("python", "warn", f"{found} is newer than what is tested", "use Python 3.11 to 3.13")
     else:
         yield Check("python", "ok", found)
 
 
-def _machine() -> Iterator[Check]:
-    bits = "64" if sys.maxsize > 2**32 else "32"
-    yield Check("machine", "ok", f"{board() or cpu_model()}, {platform.machine()}, {operating_system()}")
-    if bits == "32":
-        remedy = "use a 64-bit system; on 32 bit only tflite-runtime on Python 3.11 works"
-        yield Check("machine", "warn", "32-bit Python", remedy)
+def _machine(
+    bits: int = 64 if sys.maxsize > 2**32 else 32, processor: str = platform.machine()
+) -> Iterator[Check]:
+    yield Check("machine", "ok", f"{board() or cpu_model()}, {processor}, {operating_system()}")
+    if bits == 32:
+        below = (
+            "a 32-bit system on a 64-bit kernel" if processor in ("aarch64", "x86_64") else "a 32-bit system"
+        )
+        remedy = "use the 64-bit system; with 32 bit only tflite-runtime on Python 3.11 works: pip install "
+        remedy += "tflite-runtime 'numpy<2' 'opencv-python-headless<4.12'"
+        yield Check("machine", "warn", f"{below}: pip takes wheels for armv7l, and models are slower", remedy)
 
 
 def _runtime() -> Iterator[Check]:
@@ -150,22 +133,23 @@ def _runtime() -> Iterator[Check]:
 
 
 def _opencv() -> Iterator[Check]:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import distributions, version
 
-    installed = []
-    for name in OPENCV_PACKAGES:
-        try:
-            installed.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
+    fitting = "'opencv-python-headless<4.12'" if version("numpy") < "2" else "opencv-python-headless"
+    # By name, since the same one twice, in the environment and in the system, does no harm: the first counts.
+    installed: dict[str, str] = {}
+    for one in distributions():
+        name = (one.metadata["Name"] or "").lower().replace("_", "-")
+        if name in OPENCV_PACKAGES:
+            installed.setdefault(name, one.version)
     if len(installed) > 1:
-        names = " ".join(name.split()[0] for name in installed)
-        remedy = f"pip uninstall {names}, then pip install opencv-python-headless"
-        yield Check("opencv", "warn", f"{' and '.join(installed)} overwrite each other's files", remedy)
+        found = " and ".join(f"{name} {number}" for name, number in sorted(installed.items()))
+        remedy = f"pip uninstall -y {' '.join(sorted(installed))}, then pip install {fitting}"
+        yield Check("opencv", "warn", f"{found} overwrite each other's files", remedy)
     try:
         import cv2
     except Exception as error:  # a missing libGL, or numpy of the other kind, which is no ImportError
-        remedy = "pip install --force-reinstall opencv-python-headless"
+        remedy = f"pip install --force-reinstall --no-deps {fitting}"
         yield Check("opencv", "fail", f"cannot be imported: {' '.join(str(error).split())[:200]}", remedy)
         return
     toolkit = gui_toolkit(cv2.getBuildInformation())
@@ -206,27 +190,128 @@ def _display() -> Iterator[Check]:
         )
 
 
-def _cameras() -> Iterator[Check]:
-    nodes = sorted(Path("/dev").glob("video*"), key=lambda path: (len(path.name), path.name))
+def _picamera2(root: Path = ROOT) -> Iterator[Check]:
+    """The library of a Raspberry Pi's own camera, which comes with the system and not from pip."""
+    from importlib.util import find_spec
+
+    from edge.camera import picamera2
+
+    system = root / "usr/lib/python3/dist-packages/picamera2"
+    install = "sudo apt install -y python3-picamera2"
+    spec = find_spec("picamera2")
+    if spec is None:
+        if system.is_dir():
+            inside = os.path.realpath(sys.base_prefix) == "/usr"
+            python = "python3" if inside else "/usr/bin/python3 (this Python is not the system's)"
+            remedy = (
+                f"make the environment anew: {python} -m venv --clear --system-site-packages {sys.prefix}"
+            )
+            message = "the system has picamera2, but this environment does not see it"
+            yield Check("picamera2", "warn", f"{message}: the Raspberry Pi's own camera is off", remedy)
+        elif is_pi(root):
+            message = "not installed: the Raspberry Pi's own camera is off, USB cameras are not"
+            yield Check("picamera2", "warn", message, install)
+        return
+    try:
+        picamera2._library()
+    except MaskedgeError as error:
+        yield Check("picamera2", "warn", error.args[0], error.remedy)
+        return
+    where = Path(spec.origin or "").parent
+    if is_pi(root) and where != system:
+        remedy = f"pip uninstall -y picamera2, then {install}"
+        message = f"{where} comes from pip, and may not fit the system's libcamera"
+        yield Check("picamera2", "warn", message, remedy)
+    else:
+        cameras = picamera2.find_cameras()
+        yield Check("picamera2", "ok", ", ".join(cameras) or "works; no camera is connected to the board")
+
+
+def _cameras(dev: Path = Path("/dev"), proc: Path = Path("/proc")) -> Iterator[Check]:
+    nodes = sorted(dev.glob("video*"), key=lambda path: (len(path.name), path.name))
     names, denied = [], []
     for node in nodes:
         try:
             name = capture_device_name(node)
         except PermissionError:
-            denied.append(str(node))
+            denied.append(node)
         except OSError:
             continue  # busy, or not a video node: nothing the user could change here
         else:
             if name:
                 names.append(f"{node} ({name})")
     if denied:
-        remedy = "sudo usermod -aG video $USER, then log out and in again"
-        yield Check("camera", "warn", f"no permission to open {', '.join(denied)}", remedy)
+        yield Check(
+            "camera", "warn", f"no permission to open {', '.join(map(str, denied))}", _join(denied[0])
+        )
     if names:
         yield Check("camera", "ok", ", ".join(names))
     elif not denied:
         remedy = "plug one in, or use --source demo, a file or a URL"
-        yield Check("camera", "warn", "no camera found", remedy)
+        yield Check("camera", "warn", "no camera found on /dev/video*", remedy)
+    if nodes:
+        yield from _busy(dev, proc)
+
+
+def _join(node: Path) -> str:
+    """What lets this user open a device: its group, mostly `video`."""
+    import grp
+    import pwd
+
+    user = os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
+    try:
+        group = grp.getgrgid(node.stat().st_gid)
+    except (OSError, KeyError):
+        return f"sudo usermod -aG video {user}, then log out and in again"
+    if group.gr_gid == 0:
+        return "only root may open it: check the rules of udev"
+    if user in group.gr_mem and group.gr_gid not in os.getgroups():
+        return f"you are in the group {group.gr_name}, but not in this session: log out and in again"
+    return f"sudo usermod -aG {group.gr_name} {user}, then log out and in again"
+
+
+def _busy(dev: Path, proc: Path) -> Iterator[Check]:
+    """Who has a camera open, as far as this user may see."""
+    begins = (f"{dev}/video", f"{dev}/media")
+    users: dict[tuple[str, str], set[str]] = {}
+    hidden = False
+    for folder in proc.glob("[0-9]*"):
+        if folder.name == str(os.getpid()):
+            continue
+        try:
+            links = [os.readlink(link) for link in (folder / "fd").iterdir()]
+        except PermissionError:
+            hidden = True
+            continue
+        except OSError:
+            continue  # ended meanwhile
+        for link in links:
+            if link.startswith(begins):
+                command = _command(folder)
+                own = "\0run\0" in command and ("maskedge" in command or "\0edge\0" in command)
+                name = "maskedge itself" if own else read(folder / "comm") or "unknown"
+                users.setdefault((name, folder.name), set()).add(link)
+    rest = " (programs of other users are seen with sudo only)" if hidden else ""
+    for (name, process), opened in sorted(users.items()):
+        what = ", ".join(sorted(opened))
+        if name in ("pipewire", "wireplumber"):  # open without use; they let go when somebody asks
+            yield Check(
+                "camera use", "ok", f"{what}: open in {name} (process {process}), which only watches it"
+            )
+            continue
+        remedy = f"if it should not: kill {process}"
+        if name == "maskedge itself":
+            remedy = "as a service: sudo systemctl stop maskedge; else end that one"
+        yield Check("camera use", "warn", f"{what}: in use by {name} (process {process}){rest}", remedy)
+    if not users:
+        yield Check("camera use", "ok", f"nothing else has a camera open{rest}")
+
+
+def _command(folder: Path) -> str:
+    try:
+        return (folder / "cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def capture_device_name(node: str | Path) -> str:
@@ -267,7 +352,9 @@ def _models() -> Iterator[Check]:
     for entry in manifest.models.values():
         for precision in entry.files:
             try:
-                manifest.read(entry.name, precision, runtime=runtime)
+                data = manifest.read(entry.name, precision, runtime=runtime)
+                if runtime is not None and precision == entry.default:
+                    _try_model(data, f"model {entry.name} ({precision})", entry.files[precision].sha256)
                 good += 1
             except ModelError as error:
                 status: Literal["warn", "fail"] = "fail" if precision == entry.default else "warn"
@@ -277,43 +364,159 @@ def _models() -> Iterator[Check]:
         yield Check("models", "ok", f"{names}: {good} file(s) with the right hash in {manifest.folder}")
 
 
-def _processor() -> Iterator[Check]:
-    usable, cores, how = available_cores(), os.cpu_count() or 1, governor()
-    message = f"{usable} of {cores} cores" + (f", governor {how}" if how else "")
-    if how == "powersave" and not Path("/sys/devices/system/cpu/intel_pstate").exists():
-        remedy = "echo schedutil | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+def _try_model(data: bytes, name: str, sha256: str) -> None:
+    """One run on nothing: a hash proves the file, not that this processor and this numpy can run it.
+
+    Raises:
+        ModelError: it cannot be run.
+    """
+    import numpy as np
+
+    model = Model(data, name=name, threads=1, sha256=sha256)
+    try:
+        model.run(*(np.zeros(one.shape, one.dtype) for one in model.inputs))
+    except Exception as error:  # as with loading, the runtimes raise several kinds
+        message = f"{name} loads but does not run ({' '.join(str(error).split())[:200]})"
+        raise ModelError(message, remedy="pip install --upgrade ai-edge-litert") from error
+
+
+def _processor(root: Path = ROOT) -> Iterator[Check]:
+    usable, cores, how, clock = available_cores(), os.cpu_count() or 1, governor(root), frequency_mhz(root)
+    message = f"{usable} of {cores} cores"
+    if clock is not None:
+        message += f", {clock[0]:.0f} of {clock[1]:.0f} MHz"
+    message += f", governor {how}" if how else ""
+    if how == "powersave" and not (root / "sys/devices/system/cpu/intel_pstate").exists():
+        remedy = "echo ondemand | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
         yield Check("processor", "warn", f"{message} keeps the lowest clock", remedy)
+    elif how in ("ondemand", "conservative"):
+        yield Check("processor", "ok", f"{message}, which follows the load; to measure, set performance")
     else:
         yield Check("processor", "ok", message)
 
 
-def _temperature() -> Iterator[Check]:
-    celsius, bits = temperature_c(), throttled()
+def _temperature(root: Path = ROOT) -> Iterator[Check]:
+    celsius, bits = temperature_c(root), throttled()
+    if bits is None:  # without vcgencmd, or without the right to ask the firmware
+        bits = throttled_now(root) or 0
     message = "unknown" if celsius is None else f"{celsius:.0f} °C"
-    if bits:
-        # Bits 0 to 3 are now, 16 to 19 since the start; 0 and 16 are the voltage.
-        when = "now" if bits & 0xF else "since it was switched on"
-        low = bits & 0x10001
-        remedy = "use the official power supply" if low else "add a heat sink or a fan"
-        what = "low voltage" if low else "throttling"
-        yield Check("temperature", "warn", f"{message}, {what} {when} (get_throttled {bits:#x})", remedy)
-    elif celsius is not None and celsius >= HOT_CELSIUS:
-        yield Check("temperature", "warn", f"{message}: too hot for full speed", "add a heat sink or a fan")
+    now, past = throttled_names(bits), throttled_names(bits >> 16)
+    past = tuple(name for name in past if name not in now)
+    if now:
+        message += f"; now: {', '.join(now)}"
+    if past:
+        message += f"; since it was switched on: {', '.join(past)}"
+    if "under-voltage" in (*now, *past):
+        remedy = "use the official power supply and a short cable; take power-hungry USB devices off"
+        yield Check("temperature", "warn", message, remedy)
+    elif now or past or (celsius is not None and celsius >= HOT_CELSIUS):
+        remedy = "add a heat sink or a fan, or lower --fps; maskedge run slows down by itself while it is hot"
+        yield Check("temperature", "warn", message, remedy)
     else:
         yield Check("temperature", "ok", message)
 
 
-def _space() -> Iterator[Check]:
-    free_mb = shutil.disk_usage(Path.cwd()).free / 1e6
-    low = free_mb < 200
-    remedy = "make room before recording video" if low else ""
-    yield Check("disk", "warn" if low else "ok", f"{free_mb / 1000:.1f} GB free in {Path.cwd()}", remedy)
-    for line in _read("/proc/meminfo").splitlines():
+def _disk(folders: Sequence[Path] | None = None, root: Path = ROOT) -> Iterator[Check]:
+    """Room where results go and the models lie; a memory card with errors is made read-only by the kernel."""
+    seen = set()
+    for folder in folders or (Path.cwd(), models_dir(), Path("/var/lib/maskedge")):
+        try:
+            info = os.statvfs(folder)
+            device = os.stat(folder).st_dev
+        except OSError:
+            continue  # what is missing is said elsewhere
+        if device in seen:
+            continue
+        seen.add(device)
+        free_mb = info.f_bavail * info.f_frsize / 1e6
+        message = f"{free_mb / 1000:.1f} GB free in {folder}"
+        if info.f_flag & os.ST_RDONLY:
+            remedy = "write elsewhere; if it should be writable, dmesg tells why it is not"
+            yield Check("disk", "warn", f"{folder} is on a read-only file system", remedy)
+        elif free_mb < LOW_DISK_MB:
+            yield Check("disk", "warn", message, "make room before recording video")
+        else:
+            yield Check("disk", "ok", message)
+    for line in read(root / "proc/mounts").splitlines():
+        _, point, kind, options, *_ = [*line.split(), "", "", "", ""]
+        if point != "/":
+            continue
+        if kind == "overlay":
+            message = "the system lies under an overlay: what is written there is gone at the next start"
+            yield Check("disk", "ok", message)
+        elif "ro" in options.split(","):
+            remedy = (
+                "if it was not made so on purpose the card has errors: dmesg tells, and save what is on it"
+            )
+            yield Check("disk", "warn", "the system's file system is read-only", remedy)
+
+
+def _memory(root: Path = ROOT) -> Iterator[Check]:
+    for line in read(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
-            free_mb = int(line.split()[1]) / 1000
-            low = free_mb < 300
-            remedy = "close other programs" if low else ""
-            yield Check("memory", "warn" if low else "ok", f"{free_mb / 1000:.1f} GB available", remedy)
+            free_mb = int(line.split()[1]) * 1024 / 1e6
+            low = free_mb < LOW_MEMORY_MB
+            remedy = "close other programs, or use a system without a desktop" if low else ""
+            message = f"{free_mb / 1000:.1f} GB available"
+            yield Check("memory", "warn" if low else "ok", message, remedy)
+    limit = _memory_limit(root)
+    if limit is not None and limit / 1e6 < LOW_MEMORY_MB:
+        message = f"this session or container may use {limit / 1e6:.0f} MB only"
+        yield Check("memory", "warn", message, "raise its limit (MemoryMax of systemd, --memory of Docker)")
+
+
+def _memory_limit(root: Path) -> int | None:
+    """The lowest memory limit of the control groups that this process is in, bytes."""
+    limits = []
+    for line in read(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if number == "0":
+            base, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        inner = base / path.lstrip("/")
+        limits += [read(folder / name) for folder in (inner, *inner.parents) if folder.is_relative_to(base)]
+    return min((int(limit) for limit in limits if limit.isdigit()), default=None)
+
+
+def _clock(now: Callable[[], float] = time.time) -> Iterator[Check]:
+    """A wrong clock makes secure addresses fail, and names and times of results useless."""
+    shown = time.strftime("%Y-%m-%d %H:%M", time.localtime(now()))
+    remedy = "connect to a network, or: sudo timedatectl set-time 'YYYY-MM-DD HH:MM'"
+    if time.gmtime(now()).tm_year < RELEASE_YEAR:
+        yield Check("clock", "warn", f"it shows {shown}: it was never set", remedy)
+        return
+    synchronised = ""
+    if shutil.which("timedatectl"):
+        command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=5)
+            synchronised = done.stdout.strip()
+    if synchronised == "no":
+        yield Check("clock", "warn", f"{shown}, not synchronised with a time server", remedy)
+    else:
+        yield Check("clock", "ok", shown + (", synchronised" if synchronised == "yes" else ""))
+
+
+def _source(config: Config) -> Iterator[Check]:
+    """The source that the loop is to read: one frame of it, in the same way."""
+    from edge.camera import open_source
+
+    begun = time.monotonic()
+    try:
+        with open_source(config.source, size=config.size, timeout=config.camera_timeout) as source:
+            frame = next(source.frames(), None)
+    except MaskedgeError as error:
+        yield Check("source", "fail", error.args[0], error.remedy, error.exit_code)
+        return
+    if frame is None:
+        yield Check("source", "fail", f"{config.source} has no frames", "choose another with --source", 1)
+        return
+    height, width = frame.image.shape[:2]
+    took = time.monotonic() - begun
+    yield Check("source", "ok", f"{source.name}: a frame of {width}x{height} after {took:.1f} s")
 
 
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
@@ -322,34 +525,52 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     _runtime,
     _opencv,
     _display,
+    _picamera2,
     _cameras,
     _models,
     _processor,
     _temperature,
-    _space,
+    _disk,
+    _memory,
+    _clock,
 )
 
 
-def run_doctor() -> list[Check]:
-    """All findings, in the order of `CHECKS`. A check that breaks is itself a finding."""
+def run_doctor(*, config_file: str | None = None, source: str | None = None) -> list[Check]:
+    """All findings, in the order of `CHECKS`. A check that breaks is itself a finding.
+
+    Args:
+        config_file: of the loop, to be checked as well.
+        source: of the loop; with it, or with a file that names one, a frame is read from there.
+    """
     found: list[Check] = []
-    for check in CHECKS:
+    checks: list[Callable[[], Iterator[Check]]] = list(CHECKS)
+    try:
+        config = load_config(config_file, {"source": source})
+        if source or (config_file and config.source != "auto"):
+            checks.append(lambda: _source(config))
+    except UsageError as error:
+        found.append(Check("config", "fail", error.args[0], error.remedy, error.exit_code))
+    for check in checks:
         try:
             found.extend(check())
         except Exception as error:  # the doctor must get to the end on the oddest machine
             message = f"could not be checked ({type(error).__name__}: {error})"
-            found.append(Check(check.__name__.strip("_"), "warn", message))
+            found.append(
+                Check(check.__name__.strip("_"), "warn", message, "report it: this is a fault of ours")
+            )
     return found
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """0 when the loop can run, else 3."""
-    return 3 if any(check.status == "fail" for check in checks) else 0
+    """0 when the loop can run, else what it would end with: options are looked at first, cameras last."""
+    return min((check.code for check in checks if check.status == "fail"), default=0)
 
 
 def to_json(checks: Sequence[Check]) -> dict[str, Any]:
-    """JSON-ready: `version`, `ok` and the list `checks`."""
-    return {"version": 1, "ok": exit_code(checks) == 0, "checks": [asdict(check) for check in checks]}
+    """JSON-ready: `version`, `ok`, `exit_code` and the list `checks`."""
+    code = exit_code(checks)
+    return {"version": 1, "ok": code == 0, "exit_code": code, "checks": [asdict(check) for check in checks]}
 
 
 def report(checks: Sequence[Check], *, as_json: bool = False) -> str:
@@ -361,14 +582,15 @@ def report(checks: Sequence[Check], *, as_json: bool = False) -> str:
         lines.append(f"{check.status:4}  {check.name:<11}  {check.message}")
         if check.remedy:
             lines.append(f"{'':19}-> {check.remedy}")
+    code = exit_code(checks)
     lines.append(
-        "the camera loop can run" if exit_code(checks) == 0 else "the camera loop cannot run: see fail"
+        "the camera loop can run" if not code else f"the camera loop cannot run: see fail (exit code {code})"
     )
     return "\n".join(lines)
 
 
-def main(*, as_json: bool = False) -> int:
+def main(*, as_json: bool = False, config_file: str | None = None, source: str | None = None) -> int:
     """Print the report; returns the exit code."""
-    checks = run_doctor()
+    checks = run_doctor(config_file=config_file, source=source)
     print(report(checks, as_json=as_json))
     return exit_code(checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -60,7 +61,8 @@ def letterbox(image: np.ndarray, size: tuple[int, int], out: np.ndarray | None =
     if image.shape[1] == new_w and image.shape[0] == new_h:
         part[...] = image
     else:
-        part[...] = cv2.resize(image, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
+        # Straight into its place: a picture of its own would be new memory from the system on every frame.
+        cv2.resize(image, (new_w, new_h), dst=part, interpolation=cv2.INTER_LINEAR)
     out[new_h:] = 0
     out[:new_h, new_w:] = 0
     return Letterbox(scale, new_w, new_h)
@@ -197,13 +199,31 @@ def nms(boxes_xywh: np.ndarray, scores: np.ndarray, iou_threshold: float) -> np.
     Returns:
         Indices of the boxes that stay, by falling score (ties: the earlier box first).
     """
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    if len(order) <= 1:
-        return order
-    boxes = np.asarray(boxes_xywh, np.float32)[order]
-    overlap = iou_matrix(boxes, boxes) > iou_threshold
-    alive = np.ones(len(order), bool)
-    for i in range(len(order)):
-        if alive[i]:
-            alive[i + 1 :] &= ~overlap[i, i + 1 :]
-    return order[alive]
+    return np.array([index for index, _ in suppress(boxes_xywh, scores, iou_threshold)], np.intp)
+
+
+def suppress(
+    boxes_xywh: np.ndarray, scores: np.ndarray, iou_threshold: float
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Greedy non-maximum suppression, one box that stays at a time.
+
+    Args:
+        boxes_xywh, scores, iou_threshold: as `nms` takes them.
+
+    Yields:
+        What `nms` returns, each with the IoU of that box with all boxes: n float32.
+    """
+    boxes = np.asarray(boxes_xywh, np.float32)
+    left = np.argsort(-np.asarray(scores), kind="stable")
+    if not left.size:
+        return
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    area = boxes[:, 2] * boxes[:, 3]
+    while left.size:
+        best = int(left[0])
+        side = np.maximum(np.minimum(end[best], end) - np.maximum(start[best], start), 0)
+        inter = side[:, 0] * side[:, 1]
+        overlap = inter / np.maximum(area[best] + area - inter, np.float32(1e-9))
+        yield best, overlap
+        left = left[1:]
+        left = left[overlap[left] <= iou_threshold]

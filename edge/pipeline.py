@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from edge.camera.base import Source
 from edge.sinks.base import Canvas, Sink
 from edge.sinks.summary import RunReport
 from edge.tracking import Tracker
-from edge.types import Analysis, Face
+from edge.types import Analysis, Face, Frame
+
+if TYPE_CHECKING:
+    from edge.pacing import Pacer
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +66,15 @@ class Labeller(Protocol):
         ...
 
 
+def _detect(detector: Detector, frame: Frame) -> tuple[Face, ...]:
+    """Faces of a frame, found in its small picture where it has one; in pixels of `frame.image`."""
+    if frame.small is None:
+        return detector.detect(frame.image)
+    (height, width), (small_height, small_width) = frame.image.shape[:2], frame.small.shape[:2]
+    x, y = width / small_width, height / small_height
+    return tuple(face.scaled(x, y) for face in detector.detect(frame.small))
+
+
 class _Stopped(Exception):
     """Raised by a signal while the loop waits for a frame."""
 
@@ -88,6 +100,7 @@ class Pipeline:
         tracker: by default a new one.
         labeller: tells more about the faces; None leaves them as they are found.
         canvas: the one the sinks share; told the frames per second.
+        pacer: slows a live source down while the board is hot; files are never slowed down.
         seconds, frames: end after this long or this many frames; None for never.
         on_first: called once, after the first analysis and before the sinks get it.
     """
@@ -101,6 +114,7 @@ class Pipeline:
         tracker: Tracker | None = None,
         labeller: Labeller | None = None,
         canvas: Canvas | None = None,
+        pacer: Pacer | None = None,
         seconds: float | None = None,
         frames: int | None = None,
         on_first: Callable[[], None] | None = None,
@@ -111,15 +125,18 @@ class Pipeline:
         self._tracker = Tracker() if tracker is None else tracker
         self._labeller = labeller
         self._canvas = Canvas() if canvas is None else canvas
+        self._pacer = pacer if source.live else None
         self._seconds = seconds
         self._frames = frames
         self._on_first = on_first
         self._ended = ""
+        self._stopped = threading.Event()
         self._waiting = False
 
     def stop(self, reason: str = "stopped") -> None:
         """End the loop after the frame at hand; from any thread. A wait for a camera ends at once."""
         self._ended = self._ended or reason
+        self._stopped.set()
         self._source.close()
 
     def run(self, *, handle_signals: bool = False) -> RunReport:
@@ -173,21 +190,24 @@ class Pipeline:
     def _loop(self, report: RunReport) -> None:
         clock = time.monotonic
         source, detector, tracker, canvas = self._source, self._detector, self._tracker, self._canvas
-        labeller = self._labeller
+        labeller, pacer = self._labeller, self._pacer
         frames = source.frames()
         rate = None if source.live else source.fps or _PICTURES_FPS
-        begun = asked = clock()
+        begun = asked = turned = clock()
         deadline = None if self._seconds is None else begun + self._seconds
         first = 0.0
         period = 0.0
         while not self._ended:
             self._waiting = True
+            if pacer is not None and (rest := pacer.rest()):
+                self._stopped.wait(rest)
+                asked = clock()
             frame = None if self._ended else next(frames, None)
             self._waiting = False
             if frame is None:
                 return
             got = clock()
-            faces = detector.detect(frame.image)
+            faces = _detect(detector, frame)
             detected = clock()
             # A file is read as fast as the machine can: only its own clock tells how far a face moved.
             at = frame.time - begun if rate is None else frame.id / rate
@@ -231,9 +251,9 @@ class Pipeline:
             report.add("sinks", (end - done) * 1e3)
             report.add("loop", (end - asked) * 1e3)
             # Smoothed over about ten frames, so that the number can be read.
-            period += (1.0 if not period else 0.1) * (end - asked - period)
+            period += (1.0 if not period else 0.1) * (end - turned - period)
             canvas.fps = 1 / period if period > 0 else None
-            asked = end
+            asked = turned = end
             if self._frames is not None and report.frames >= self._frames:
                 self._ended = self._ended or "frames"
             if deadline is not None and end >= deadline:

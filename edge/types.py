@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,18 @@ class Frame:
         id: number of the frame in its source, from 0; live sources skip numbers of dropped frames.
         time: capture time, seconds on the monotonic clock (`time.monotonic`).
         name: path or URL of the picture when the source is a set of pictures, else None.
+        small: the same view in fewer pixels, h x w x 3 uint8, BGR, where the camera's own hardware gives it
+            besides; faces are then found in it, which saves scaling `image` down. Everything else, and every
+            pixel in an `Analysis`, refers to `image`. None from most sources.
+        prepared: what the detector needs of the picture, made by its `prepare` in the reader thread, or None.
     """
 
     image: np.ndarray
     id: int
     time: float
     name: str | None = None
+    small: np.ndarray | None = None
+    prepared: Any = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,6 +67,15 @@ class Face:
     mask: dict[str, Any] | None = None
     gender: dict[str, Any] | None = None
     identity: dict[str, Any] | None = None
+
+    def scaled(self, x: float, y: float) -> Face:
+        """The same face in a picture that is `x` times as wide and `y` times as high."""
+        left, top, width, height = self.box
+        return replace(
+            self,
+            box=(left * x, top * y, width * x, height * y),
+            landmarks=self.landmarks * np.array((x, y), np.float32),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The `faces` item of the analysis contract; keys of tasks that did not run are left out."""

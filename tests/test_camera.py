@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edge.camera import find_pictures, open_source, read_image
-from edge.camera.base import LAST_PAUSE_S, LiveSource, to_bgr8
+from edge.camera.base import LAST_PAUSE_S, OpenCvCamera, to_bgr8
 from edge.camera.demo import DEMO_CLIP
 from edge.camera.network import NetworkCamera, public_url
 from edge.camera.pictures import MAX_PIXELS, Pictures
@@ -715,7 +715,7 @@ class Driver:
         self.released = True
 
 
-class DriverCamera(LiveSource):
+class DriverCamera(OpenCvCamera):
     def __init__(self, *drivers: Driver) -> None:
         super().__init__("driver", timeout=4, call_limit=1, remedy="none")
         self._drivers = list(drivers)

@@ -64,7 +64,7 @@ def test_changelog_starts_with_this_version() -> None:
     assert headings[0] == edge.__version__
 
 
-@pytest.mark.parametrize("name", ["litert", "tflite", "dev", "export"])
+@pytest.mark.parametrize("name", ["litert", "tflite", "bookworm", "trixie", "dev", "export"])
 def test_every_constraint_pins_one_version(name: str) -> None:
     for pin in pins(name):
         assert [spec.operator for spec in pin.specifier] == ["=="], f"{pin} in {name}.txt"
@@ -74,6 +74,8 @@ def test_every_constraint_pins_one_version(name: str) -> None:
     ("extra", "constraints"),
     [
         (None, ("litert",)),
+        (None, ("bookworm",)),
+        (None, ("trixie",)),
         ("tflite", ("tflite",)),
         ("export", ("litert", "export")),
         ("dev", ("dev",)),
@@ -240,7 +242,7 @@ def test_on_a_pi_the_edge_part_alone_is_tested(bare_checkout: Path, tmp_path: Pa
     assert "TensorFlow " not in done.stderr
 
 
-@pytest.mark.parametrize("script", [".ci/run"])
+@pytest.mark.parametrize("script", [".ci/run", "deploy/install-pi.sh", "tests/pi/run"])
 def test_scripts_are_executable(script: str) -> None:
     assert os.access(ROOT / script, os.X_OK)
 

@@ -11,9 +11,10 @@ import math
 import os
 import re
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import PurePath
 
-from edge.camera.base import Source
+from edge.camera.base import Source, Turn
 from edge.camera.pictures import find_pictures, read_image
 from edge.errors import InputError, UsageError
 
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 __all__ = ["ACCEPTED", "Source", "find_pictures", "open_source", "read_image"]
 
 ACCEPTED = (
-    "auto, demo, usb:0, /dev/video0, a video, a picture, a folder or glob of pictures, "
+    "auto, demo, picamera2, usb:0, /dev/video0, a video, a picture, a folder or glob of pictures, "
     "or a http, https, rtsp or rtsps address"
 )
 
@@ -34,18 +35,28 @@ def open_source(
     fps: float | None = None,
     timeout: float = 10.0,
     loop: bool = False,
+    rotation: int = 0,
+    flip: str = "none",
+    controls: Mapping[str, float | str] | None = None,
+    small: int | None = None,
 ) -> Source:
     """Opens what frames are to come from.
 
     Args:
-        spec: `auto` (the first camera that can be used, else the demo), `demo`, `usb:N` or N, `/dev/videoN`,
-            the path of a video or picture, a folder or glob of pictures, or an address: http(s) of an MJPEG
-            stream or of a video file (by its suffix), rtsp(s).
-        size: width, height to ask a USB camera for; others keep the size they have.
-        fps: for a USB camera the rate to ask for, for files the pace to replay at (None: as fast as frames
+        spec: `auto` (the first camera that can be used, else the demo), `demo`, `picamera2` or `picamera2:N`
+            (a Raspberry Pi's own camera, by number), `usb:N` or N, `/dev/videoN`, the path of a video or
+            picture, a folder or glob of pictures, or an address: http(s) of an MJPEG stream or of a video
+            file (by its suffix), rtsp(s).
+        size: width, height to ask a USB or Raspberry Pi camera for; others keep the size they have.
+        fps: for such a camera the rate to ask for, for files the pace to replay at (None: as fast as frames
             are taken); network cameras have their own.
         timeout: seconds without a frame after which a live source gives up.
         loop: replays files for ever; the demo then plays at its own rate.
+        rotation: degrees clockwise (0, 90, 180, 270) by which the pictures of cameras are turned.
+        flip: `none`, `horizontal` (as a mirror does), `vertical` or `both`, after the rotation; cameras only.
+        controls: for a Raspberry Pi's camera, see `edge.camera.picamera2.camera_controls`.
+        small: longest side of the small picture that a Raspberry Pi's camera gives besides (`Frame.small`);
+            None for none.
 
     Returns:
         The source, which starts with its `with` block.
@@ -53,6 +64,7 @@ def open_source(
     Raises:
         UsageError: spec or an option is of no known kind.
         InputError: a file is missing, or is neither video nor picture.
+        CameraError: picamera2 is asked for and not installed.
     """
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise UsageError(f"size {size} is not possible", remedy="give width and height, such as 640x480")
@@ -60,21 +72,26 @@ def open_source(
         raise UsageError(f"{fps} frames per second are not possible", remedy="give a number above 0")
     if not timeout > 0:
         raise UsageError(f"a camera time-out of {timeout} s is not possible", remedy="give a number above 0")
+    turn = Turn.of(rotation, flip)
     spec = spec.strip()
     if spec == "auto":
-        return _open_auto(size=size, fps=fps, timeout=timeout, loop=loop)
-    # The camera module of a Raspberry Pi (`picamera2`) is a kind of its own; its branch belongs here, and
-    # before USB in _open_auto.
+        spec = _first_camera() or "demo"
     if spec == "demo":
         from edge.camera.demo import open_demo
 
         return open_demo(fps=fps, loop=loop)
+    if spec.partition(":")[0] == "picamera2":
+        from edge.camera.picamera2 import Picamera2Camera
+
+        return Picamera2Camera(
+            _number(spec), size=size, fps=fps, timeout=timeout, turn=turn, controls=controls, small=small
+        )
     if device := _device(spec):
         from edge.camera.usb import UsbCamera
 
-        return UsbCamera(device, size=size, fps=fps, timeout=timeout)
+        return UsbCamera(device, size=size, fps=fps, timeout=timeout, turn=turn)
     if "://" in spec:
-        return _open_url(spec, fps=fps, timeout=timeout, loop=loop)
+        return _open_url(spec, fps=fps, timeout=timeout, loop=loop, turn=turn)
     return _open_path(spec, fps=fps, loop=loop)
 
 
@@ -90,22 +107,32 @@ def _device(spec: str) -> str | None:
     return None
 
 
-def _open_auto(*, size: tuple[int, int] | None, fps: float | None, timeout: float, loop: bool) -> Source:
-    from edge.camera.usb import UsbCamera, list_devices
+def _number(spec: str) -> int:
+    match = re.fullmatch(r"picamera2(?::(\d{1,3}))?", spec)
+    if match is None:
+        raise _unknown(spec)
+    return int(match[1] or 0)
 
+
+def _first_camera() -> str | None:
+    """The source to take for `auto`; None, with a warning, where there is no camera."""
+    from edge.camera.picamera2 import find_cameras
+    from edge.camera.usb import list_devices
+
+    if cameras := find_cameras():
+        log.info("using the camera picamera2 (%s)", cameras[0])
+        return "picamera2"
     devices = list_devices()
     for device in devices:
         if device.usable:
             log.info("using the camera %s (%s)", device.path, device.name)
-            return UsbCamera(device.path, size=size, fps=fps, timeout=timeout)
-    from edge.camera.demo import open_demo
-
+            return device.path
     seen = "; ".join(f"{device.path}: {device.name}" for device in devices)
     log.warning("no usable camera%s: playing the built-in demo clip instead", f" ({seen})" if seen else "")
-    return open_demo(fps=fps, loop=loop)
+    return None
 
 
-def _open_url(url: str, *, fps: float | None, timeout: float, loop: bool) -> Source:
+def _open_url(url: str, *, fps: float | None, timeout: float, loop: bool, turn: Turn) -> Source:
     from edge.camera.network import SCHEMES, NetworkCamera
     from edge.camera.video import VIDEO_SUFFIXES, VideoFile
 
@@ -120,7 +147,7 @@ def _open_url(url: str, *, fps: float | None, timeout: float, loop: bool) -> Sou
     suffix = PurePath(parts.path).suffix.lower()
     if parts.scheme.startswith("http") and suffix in VIDEO_SUFFIXES and not suffix.startswith(".mj"):
         return VideoFile(url, fps=fps, loop=loop)
-    return NetworkCamera(url, timeout=timeout)
+    return NetworkCamera(url, timeout=timeout, turn=turn)
 
 
 def _open_path(spec: str, *, fps: float | None, loop: bool) -> Source:

@@ -14,14 +14,17 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Any
 
 import cv2
 import numpy as np
 
-from edge.errors import CameraError, InputError
+from edge.config import FLIPS
+from edge.errors import CameraError, InputError, UsageError
 from edge.types import Frame
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,59 @@ CLOSE_S = 0.6
 
 BAD_FRAMES = 10
 """Undecodable frames in a row after which a camera counts as lost; webcams often start with one or two."""
+
+
+ROTATIONS = (0, 90, 180, 270)
+
+
+class UnusableCameraError(CameraError):
+    """A camera that does not get better by trying again: its software is missing, its format unknown."""
+
+
+@dataclass(slots=True, frozen=True)
+class Turn:
+    """How a camera's pictures are put upright: mirrored first, then turned.
+
+    Attributes:
+        horizontal: left and right change places.
+        vertical: top and bottom change places.
+        quarter: then a quarter turn clockwise.
+    """
+
+    horizontal: bool = False
+    vertical: bool = False
+    quarter: bool = False
+
+    @classmethod
+    def of(cls, rotation: int = 0, flip: str = "none") -> Turn:
+        """The turn for what a user asks for: rotate first, then flip what is seen then.
+
+        Args:
+            rotation: degrees clockwise, of `ROTATIONS`.
+            flip: one of `FLIPS`; horizontal is what a mirror does.
+
+        Raises:
+            UsageError: neither of those.
+        """
+        if rotation not in ROTATIONS:
+            raise UsageError(f"a rotation by {rotation} is not possible", remedy="use 0, 90, 180 or 270")
+        if flip not in FLIPS:
+            raise UsageError(f"a flip {flip!r} is not possible", remedy=f"use {', '.join(FLIPS)}")
+        horizontal, vertical = flip in ("horizontal", "both"), flip in ("vertical", "both")
+        if rotation in (90, 270):
+            horizontal, vertical = vertical, horizontal  # what comes after a quarter turn, put before it
+        half = rotation >= 180
+        return cls(horizontal != half, vertical != half, rotation in (90, 270))
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The picture, H x W x C, turned; the same array where there is nothing to do."""
+        if self.quarter and self.horizontal == self.vertical:
+            return cv2.rotate(
+                image, cv2.ROTATE_90_COUNTERCLOCKWISE if self.vertical else cv2.ROTATE_90_CLOCKWISE
+            )
+        if self.horizontal or self.vertical:
+            image = cv2.flip(image, -1 if self.horizontal and self.vertical else int(self.horizontal))
+        return cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE) if self.quarter else image
 
 
 class _Box:
@@ -119,6 +175,9 @@ class Source:
         frame_count: number of frames in all where known beforehand; containers may be off by a few.
         failed: name and reason of each picture of a set that could not be read.
         started: `time.monotonic()` when reading began.
+        prepare: called in the reader thread with each picture (`Frame.small` where there is one), for
+            `Frame.prepared`. There it runs beside the analysis of the frame before, and on pixels that are
+            still in the processor's cache.
     """
 
     live = False
@@ -138,6 +197,7 @@ class Source:
         self.frame_count = frame_count
         self.failed: list[tuple[str, str]] = []
         self.started = time.monotonic()
+        self.prepare: Callable[[np.ndarray], Any] | None = None
         self._box = _Box(self._room, newest_only=self.live)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -211,6 +271,10 @@ class Source:
                 frame = next(frames, None)
                 if frame is None:
                     break
+                if self.prepare is not None:
+                    picture = frame.image if frame.small is None else frame.small
+                    frame = replace(frame, prepared=self.prepare(picture))
+                    del picture
                 self._box.put(frame)
                 del frame
         except Exception as raised:
@@ -231,7 +295,7 @@ class Source:
 class LiveSource(Source):
     """A camera: newest frame only, opened again with growing pauses when it is lost.
 
-    Subclasses write `_connect`.
+    Subclasses write `_capture`.
 
     Args:
         name: as in `Source`.
@@ -259,11 +323,14 @@ class LiveSource(Source):
         self._remedy = remedy
         self._trouble = ""
 
-    def _connect(self) -> cv2.VideoCapture:
-        """Opens the camera. Runs in the reader thread.
+    def _capture(self) -> Generator[tuple[np.ndarray, np.ndarray | None, float], None, None]:
+        """Opens the camera once; yields pictures until it is lost, and closes it. Runs in the reader thread.
+
+        Yields:
+            `Frame.image`, `Frame.small` and `Frame.time`.
 
         Raises:
-            CameraError: with the reason; it is tried again.
+            CameraError: with the reason; it is tried again, unless it is an UnusableCameraError.
         """
         raise NotImplementedError
 
@@ -283,14 +350,16 @@ class LiveSource(Source):
             trouble = "it opens, but sends no frames"
             try:
                 with closing(self._capture()) as pictures:
-                    for image, captured in pictures:
+                    for image, small, captured in pictures:
                         if self._trouble:
                             log.info("%s sends frames again", self.name)
                         self._trouble, pause = "", FIRST_PAUSE_S
                         trouble = "it stopped sending frames"
                         self.size = (image.shape[1], image.shape[0])
-                        yield Frame(image, number, captured)
+                        yield Frame(image, number, captured, small=small)
                         number += 1
+            except UnusableCameraError:
+                raise
             except (CameraError, cv2.error) as error:
                 trouble = str(error)
             if self._stop.is_set():
@@ -301,8 +370,28 @@ class LiveSource(Source):
             self._stop.wait(pause)
             pause = min(2 * pause, LAST_PAUSE_S)
 
-    def _capture(self) -> Generator[tuple[np.ndarray, float], None, None]:
-        """Opens the camera once; yields picture and capture time until it is lost."""
+
+class OpenCvCamera(LiveSource):
+    """A camera that OpenCV reads. Subclasses write `_connect`.
+
+    Args:
+        turn: how its pictures are put upright.
+        others: as in `LiveSource`.
+    """
+
+    def __init__(self, name: str, *, turn: Turn | None = None, **others: Any) -> None:
+        super().__init__(name, **others)
+        self._turn = turn or Turn()
+
+    def _connect(self) -> cv2.VideoCapture:
+        """Opens the camera. Runs in the reader thread.
+
+        Raises:
+            CameraError: with the reason; it is tried again.
+        """
+        raise NotImplementedError
+
+    def _capture(self) -> Generator[tuple[np.ndarray, np.ndarray | None, float], None, None]:
         capture = self._connect()
         try:
             fps = capture.get(cv2.CAP_PROP_FPS)
@@ -318,7 +407,7 @@ class LiveSource(Source):
                     bad += 1
                     continue
                 bad = 0
-                yield to_bgr8(_unrolled(image, capture)), captured
+                yield self._turn.apply(to_bgr8(_unrolled(image, capture))), None, captured
         finally:
             capture.release()
 

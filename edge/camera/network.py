@@ -12,24 +12,25 @@ import urllib.request
 
 import cv2
 
-from edge.camera.base import LiveSource, quiet_opencv
+from edge.camera.base import OpenCvCamera, Turn, quiet_opencv
 from edge.errors import CameraError
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 PROBE_S = 2.0
 
 
-class NetworkCamera(LiveSource):
+class NetworkCamera(OpenCvCamera):
     """A camera with an http, https, rtsp or rtsps address, read by FFmpeg.
 
     Size and frame rate are set in the camera; its address often takes them.
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, *, timeout: float = 10.0, turn: Turn | None = None) -> None:
         # A camera that falls silent must be given up early enough to reach it again before the time-out.
         self._open_limit = min(0.9 * timeout, 10.0)
         super().__init__(
             public_url(url),
+            turn=turn,
             timeout=timeout,
             call_limit=min(0.5 * timeout, 5.0),
             remedy="check the address, the network, and that the camera is on",

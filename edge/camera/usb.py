@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 
-from edge.camera.base import LiveSource, quiet_opencv
+from edge.camera.base import OpenCvCamera, Turn, quiet_opencv
 from edge.errors import CameraError
 
 READ_LIMIT_S = 10.0
@@ -68,7 +68,7 @@ def query(path: str) -> Device | None:
     return Device(path, card, pictures)
 
 
-class UsbCamera(LiveSource):
+class UsbCamera(OpenCvCamera):
     """A V4L2 camera, asked for MJPG, which lets USB cameras give large pictures at their full rate.
 
     Args:
@@ -76,6 +76,7 @@ class UsbCamera(LiveSource):
         size: width, height to ask for; a camera takes the nearest it has.
         fps: frames per second to ask for.
         timeout: as in `LiveSource`.
+        turn: how its pictures are put upright.
     """
 
     def __init__(
@@ -85,9 +86,11 @@ class UsbCamera(LiveSource):
         size: tuple[int, int] | None = None,
         fps: float | None = None,
         timeout: float = 10.0,
+        turn: Turn | None = None,
     ) -> None:
         super().__init__(
             path,
+            turn=turn,
             timeout=timeout,
             call_limit=READ_LIMIT_S,
             remedy="plug the camera in, choose another with --source, or use --source demo",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from edge.geometry import iou_matrix, letterbox, nms
+from edge.geometry import letterbox, suppress
 from edge.types import Face
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class FaceDetector:
         self.last_invoke_ms = 0.0
         self._pixels = np.zeros((1, height, width, 3), np.uint8)
         self._bgr = np.zeros((height, width, 3), np.uint8)
-        self._centres, self._strides = cells(self.size)
+        self._centres, strides = cells(self.size)
+        self._strides = strides[:, None]
         # Told apart by shape: converters keep neither order nor names of outputs.
         order = {spec.shape[-1]: i for i, spec in enumerate(model.outputs)}
         self._order = order[1], order[4], order[10]
@@ -102,28 +104,33 @@ class FaceDetector:
 
     def _decode(self, outputs: list[np.ndarray], scale: float, width: int, height: int) -> tuple[Face, ...]:
         logits, boxes, landmarks = (outputs[i][0] for i in self._order)
+        logits = logits[:, 0]
         # Weaker cells of a face do not report it, but they vote on where it is.
-        floor = float(np.clip(min(self.score_threshold, VOTER_SCORE), 1e-6, 1 - 1e-6))
-        keep = np.flatnonzero(logits[:, 0] >= np.log(floor / (1 - floor)))
+        floor = min(max(min(self.score_threshold, VOTER_SCORE), 1e-6), 1 - 1e-6)
+        keep = np.flatnonzero(logits >= math.log(floor / (1 - floor)))
         if not keep.size:
             return ()
+        # From here on for few cells: what counts is the number of NumPy's calls.
+        logits = logits[keep]
         if keep.size > MAX_CANDIDATES:
-            keep = keep[np.argsort(-logits[keep, 0], kind="stable")[:MAX_CANDIDATES]]
-        centre, s = self._centres[keep], self._strides[keep, None]
-        wh = s * np.exp(np.minimum(boxes[keep, 2:], 6.0))
-        xywh = np.concatenate([centre + s * boxes[keep, :2] - wh / 2, wh], axis=1) / scale
+            best = np.argsort(-logits, kind="stable")[:MAX_CANDIDATES]
+            keep, logits = keep[best], logits[best]
+        centre, s, boxes = self._centres[keep], self._strides[keep], boxes[keep]
+        wh = s * np.exp(np.minimum(boxes[:, 2:], 6.0))
+        xywh = np.concatenate([centre + s * boxes[:, :2] - wh / 2, wh], axis=1) / scale
         points = (centre[:, None] + s[:, None] * landmarks[keep].reshape(-1, 5, 2)) / scale
-        scores = 1 / (1 + np.exp(-logits[keep, 0]))
+        scores = 1 / (1 + np.exp(-logits))
         faces = []
-        for i in nms(xywh, scores, self.nms_iou):
+        for i, overlap in suppress(xywh, scores, self.nms_iou):
             if scores[i] < self.score_threshold:
                 break
-            voters = np.flatnonzero(iou_matrix(xywh[i : i + 1], xywh)[0] >= VOTER_IOU)
-            votes = scores[voters] / scores[voters].sum()
-            x, y, w, h = (float(v) for v in votes @ xywh[voters])
-            marks = np.tensordot(votes, points[voters], axes=1)
+            voters = np.flatnonzero(overlap >= VOTER_IOU)
+            votes = scores[voters]
+            votes /= votes.sum()
+            x, y, w, h = (votes @ xywh[voters]).tolist()
+            marks = (votes @ points[voters].reshape(-1, 10)).reshape(5, 2)
             x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
             if x1 - x0 < 1 or y1 - y0 < 1:
                 continue
-            faces.append(Face((x0, y0, x1 - x0, y1 - y0), float(scores[i]), marks.astype(np.float32)))
+            faces.append(Face((x0, y0, x1 - x0, y1 - y0), float(scores[i]), marks))
         return tuple(faces)
