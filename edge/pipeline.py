@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,19 @@ class Detector(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparingDetector(Detector, Protocol):
+    """A detector whose first step can be done ahead, in another thread."""
+
+    def prepare(self, image: np.ndarray) -> Any:
+        """That step, for a picture as `detect` takes it; from any thread."""
+        ...
+
+    def detect_prepared(self, prepared: Any) -> tuple[Face, ...]:
+        """What `detect` says of the picture that was prepared."""
+        ...
+
+
 class Labeller(Protocol):
     """What tells more about faces; `edge.tasks.attributes.AttributesVoter` is one.
 
@@ -64,15 +77,6 @@ class Labeller(Protocol):
     ) -> tuple[Face, ...]:
         """Faces of the next frame, with track ids; `tracks` are all ids that the tracker remembers."""
         ...
-
-
-def _detect(detector: Detector, frame: Frame) -> tuple[Face, ...]:
-    """Faces of a frame, found in its small picture where it has one; in pixels of `frame.image`."""
-    if frame.small is None:
-        return detector.detect(frame.image)
-    (height, width), (small_height, small_width) = frame.image.shape[:2], frame.small.shape[:2]
-    x, y = width / small_width, height / small_height
-    return tuple(face.scaled(x, y) for face in detector.detect(frame.small))
 
 
 class _Stopped(Exception):
@@ -121,6 +125,7 @@ class Pipeline:
     ) -> None:
         self._source = source
         self._detector = detector
+        self._preparing = detector if isinstance(detector, PreparingDetector) else None
         self._sinks = list(sinks)
         self._tracker = Tracker() if tracker is None else tracker
         self._labeller = labeller
@@ -164,6 +169,8 @@ class Pipeline:
                 stack.callback(timer.cancel)
                 timer.start()
             try:
+                if self._preparing is not None:
+                    self._source.prepare = self._preparing.prepare
                 with self._source:
                     self._loop(report)
             except _Stopped:
@@ -207,7 +214,7 @@ class Pipeline:
             if frame is None:
                 return
             got = clock()
-            faces = _detect(detector, frame)
+            faces = self._detect(frame)
             detected = clock()
             # A file is read as fast as the machine can: only its own clock tells how far a face moved.
             at = frame.time - begun if rate is None else frame.id / rate
@@ -258,6 +265,19 @@ class Pipeline:
                 self._ended = self._ended or "frames"
             if deadline is not None and end >= deadline:
                 self._ended = self._ended or "seconds"
+
+    def _detect(self, frame: Frame) -> tuple[Face, ...]:
+        """Faces of a frame, found in its small picture where it has one; in pixels of `frame.image`."""
+        picture = frame.image if frame.small is None else frame.small
+        # The first frames may have been read before the source knew that there is something to prepare.
+        if self._preparing is not None and frame.prepared is not None:
+            faces = self._preparing.detect_prepared(frame.prepared)
+        else:
+            faces = self._detector.detect(picture)
+        if picture is frame.image:
+            return faces
+        y, x = np.divide(frame.image.shape[:2], picture.shape[:2]).tolist()
+        return tuple(face.scaled(x, y) for face in faces)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

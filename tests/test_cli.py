@@ -217,7 +217,9 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
     assert "maskedge run --source demo" in ran.err
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["image"], ["models"], ["doctor"], ["bench"], ["config"]])
+@pytest.mark.parametrize(
+    "command", [[], ["run"], ["image"], ["models"], ["doctor"], ["service"], ["bench"], ["config"]]
+)
 def test_every_command_has_help(run: Run, command: list[str]) -> None:
     ran = run(*command, "--help")
     assert ran.code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import cv2
@@ -43,6 +44,22 @@ def cells(size: tuple[int, int], strides: tuple[int, ...] = STRIDES) -> tuple[np
     return np.concatenate(centres).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
 
+@dataclass(slots=True, frozen=True)
+class Prepared:
+    """A picture as the model wants it.
+
+    Attributes:
+        pixels: height x width x 3 uint8, RGB, of the model's input size.
+        scale: model pixels per picture pixel.
+        width, height: of the picture, pixels.
+    """
+
+    pixels: np.ndarray
+    scale: float
+    width: int
+    height: int
+
+
 class FaceDetector:
     """Finds the faces of one picture at a time.
 
@@ -78,8 +95,6 @@ class FaceDetector:
             nms_iou = entry.threshold("nms_iou") if entry else DEFAULT_NMS_IOU
         self.score_threshold, self.nms_iou = score_threshold, nms_iou
         self.last_invoke_ms = 0.0
-        self._pixels = np.zeros((1, height, width, 3), np.uint8)
-        self._bgr = np.zeros((height, width, 3), np.uint8)
         self._centres, strides = cells(self.size)
         self._strides = strides[:, None]
         # Told apart by shape: converters keep neither order nor names of outputs.
@@ -95,12 +110,25 @@ class FaceDetector:
         Returns:
             Faces by falling score, in pixels of `image`; boxes are clipped to it.
         """
-        fit = letterbox(image, self.size, self._bgr)
-        cv2.cvtColor(self._bgr, cv2.COLOR_BGR2RGB, dst=self._pixels[0])
+        return self.detect_prepared(self.prepare(image))
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """The picture as the model wants it; the first step of `detect`, from any thread.
+
+        Args:
+            image: H x W x 3 uint8, BGR.
+        """
+        pixels = np.empty((self.size[1], self.size[0], 3), np.uint8)
+        fit = letterbox(image, self.size, pixels)
+        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+        return Prepared(pixels, fit.scale, image.shape[1], image.shape[0])
+
+    def detect_prepared(self, picture: Prepared) -> tuple[Face, ...]:
+        """The rest of `detect`."""
         start = time.perf_counter()
-        outputs = self.model.run(self._pixels)
+        outputs = self.model.run(picture.pixels)
         self.last_invoke_ms = (time.perf_counter() - start) * 1e3
-        return self._decode(outputs, fit.scale, image.shape[1], image.shape[0])
+        return self._decode(outputs, picture.scale, picture.width, picture.height)
 
     def _decode(self, outputs: list[np.ndarray], scale: float, width: int, height: int) -> tuple[Face, ...]:
         logits, boxes, landmarks = (outputs[i][0] for i in self._order)

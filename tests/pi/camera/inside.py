@@ -1,6 +1,6 @@
 """What `run` proves inside the chroot: maskedge on the real picamera2 and libcamera's virtual camera.
 
-The virtual camera gives NV12 in one stream, unpaced, without controls and flips. So a second, small stream,
+The virtual camera gives NV12 in one stream, without controls and flips. So a second, small stream,
 RGB buffers, padded rows and the controls are for tests/test_picamera2.py, and for a board.
 """
 
@@ -34,7 +34,9 @@ HERE = Path(__file__).resolve().parent
 YAML = Path("/usr/share/libcamera/pipeline/virtual/virtual.yaml")
 PICTURES = Path("/tmp/pictures")
 OUT = Path("/tmp/out")
-SILENT = ctypes.c_int.in_dll(ctypes.CDLL("/venv/standins.so"), "camera_silent")
+STANDINS = ctypes.CDLL("/maskedge/standins.so")
+SILENT = ctypes.c_int.in_dll(STANDINS, "camera_silent")
+PERIOD_US = ctypes.c_int.in_dll(STANDINS, "camera_period_us")
 DEMO_FRAMES = (0, 40, 80, 120, 160)
 
 
@@ -175,6 +177,7 @@ def a_thousand_frames_leak_nothing() -> str:
     """With four buffers a request that is not given back stops the camera after four frames."""
     pictures, _ = demo_pictures()
     camera(pictures)
+    PERIOD_US.value //= 6
     real, calls = module.to_bgr, 0
 
     def broken_now_and_then(*arguments: Any) -> np.ndarray:
@@ -193,6 +196,7 @@ def a_thousand_frames_leak_nothing() -> str:
             if count == 1000:
                 break
     module.to_bgr = real
+    PERIOD_US.value *= 6
     grown = memory_mb() - at_200
     assert calls > 900, calls
     assert grown < 3, grown
@@ -204,7 +208,7 @@ def it_opens_again_and_again() -> str:
     counts = []
     for _ in range(8):
         with open_source("picamera2", size=(640, 480)) as source:
-            assert next(source.frames()).id == 0
+            next(source.frames())
         begun = time.monotonic()
         while source._thread is not None and source._thread.is_alive():
             assert time.monotonic() - begun < 3
@@ -334,24 +338,14 @@ CHECKS = (
 def main() -> int:
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
-    failed = 0
     for check in CHECKS:
         if len(sys.argv) > 1 and check.__name__ not in sys.argv[1:]:
             continue
         begun = time.monotonic()
         name = check.__name__.replace("_", " ")
-        try:
-            said = check()
-        except Exception:
-            import traceback
-
-            traceback.print_exc()
-            failed += 1
-            SILENT.value = 0
-            print(f"FAILED {name}", flush=True)
-            continue
+        said = check()
         print(f"proved: {name}: {said} ({time.monotonic() - begun:.1f} s)", flush=True)
-    return 1 if failed else 0
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 /* Preloaded into Python in the chroot, in place of what a machine without a Raspberry Pi's kernel lacks.
  *
  * /dev/dma_heap: a "dma-buf" is a memfd.
- * camera_silent = 1: the camera takes requests and hands none back, as with a loose cable: libcamera's Python part
- * tells of a finished request by an eventfd, and that write is lost.
+ *
+ * A sensor's pace: the virtual camera finishes requests as fast as it gets them. libcamera's Python part tells of each
+ * by an eventfd, and that write takes camera_period_us.
+ *
+ * A loose cable: with camera_silent = 1 those writes are lost; the camera takes requests and hands none back.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,6 +19,7 @@
 #include <unistd.h>
 
 volatile int camera_silent;
+volatile int camera_period_us = 33333;
 
 static int is_heap(const char *path) { return path && !strncmp(path, "/dev/dma_heap/", 14); }
 
@@ -57,8 +61,10 @@ ssize_t write(int fd, const void *data, size_t count) {
     static ssize_t (*real)(int, const void *, size_t);
     if (!real) real = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
     Dl_info caller;
-    if (camera_silent && count == 8 && dladdr(__builtin_return_address(0), &caller) && caller.dli_fname &&
-        strstr(caller.dli_fname, "_libcamera."))
-        return (ssize_t)count;
-    return real(fd, data, count);
+    if (count != 8 || !dladdr(__builtin_return_address(0), &caller) || !caller.dli_fname ||
+        !strstr(caller.dli_fname, "_libcamera."))
+        return real(fd, data, count);
+    ssize_t done = camera_silent ? 8 : real(fd, data, count);
+    usleep(camera_period_us);
+    return done;
 }
