@@ -271,6 +271,7 @@ def write_scene(folder: Path, name: str, label: str | None) -> None:
 
 
 def test_a_labelled_folder(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm", reason="labelled folders are read as the training does, with tqdm")
     for name, label in (("a", "with_mask"), ("b", "without_mask"), ("c", "with_incorrect_mask"), ("d", None)):
         write_scene(tmp_path / "mine", name, label)
     data = accuracy.read_labelled(tmp_path / "mine")
@@ -281,6 +282,7 @@ def test_a_labelled_folder(tmp_path: Path) -> None:
 
 
 def test_pictures_that_were_trained_on_prove_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm", reason="labelled folders are read as the training does, with tqdm")
     write_scene(tmp_path / "kaggle853", "a", "with_mask")
     with pytest.raises(UsageError, match="trained on all of kaggle853"):
         accuracy.read_labelled(tmp_path / "kaggle853")
@@ -292,6 +294,7 @@ def test_pictures_that_were_trained_on_prove_nothing(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_no_scenes(tmp_path: Path) -> None:
+    pytest.importorskip("tqdm", reason="labelled folders are read as the training does, with tqdm")
     with pytest.raises(UsageError, match="images/ and annotations/"):
         accuracy.read_labelled(tmp_path)
     write_scene(tmp_path / "empty", "a", None)

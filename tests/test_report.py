@@ -55,6 +55,7 @@ def write(path: Path, data: dict[str, Any]) -> Path:
 @pytest.fixture
 def results(tmp_path: Path) -> list[Path]:
     """Two machines, a row that does not count, a comparison, a loop and estimates."""
+    pytest.importorskip("ai_edge_litert", reason="estimates read model files with ai-edge-litert")
     accuracy = {"figure": "AP", "value": 0.93, "n": 315, "data": "held-out"}
     here = result(2.0, 1, accuracy=accuracy)
     for changes in ({"threads": 2}, {"precision": "float32"}):
