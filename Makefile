@@ -146,7 +146,7 @@ window: .venv/.ready ## in .venv the OpenCV that can open windows in place of th
 # Without dependencies, because those of the project would bring ai-edge-litert, which is preferred where both are there.
 .venv-tflite/.ready: $(project) constraints/tflite.txt constraints/dev.txt $(call stale,.venv-tflite)
 	@$(call make-venv,.venv-tflite,3.11,$(PYTHON) python3 python3.11,half a minute: 60 MB to download)
-	$(call pip-install,.venv-tflite,-r constraints/tflite.txt -c constraints/dev.txt pytest)
+	$(call pip-install,.venv-tflite,-r constraints/tflite.txt -c constraints/dev.txt cryptography pytest)
 	$(call pip-install,.venv-tflite,--no-deps -e .)
 	$(call finish-venv,.venv-tflite)
 

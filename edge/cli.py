@@ -20,8 +20,6 @@ from edge.errors import InputError, MaskedgeError, ModelError, UsageError
 if TYPE_CHECKING:
     from edge.camera import Source
     from edge.sinks import Canvas, Sink
-    from edge.tasks.attributes import AttributesEstimator
-    from edge.tasks.face import FaceDetector
     from edge.types import Analysis, Frame
 
 log = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ _EXAMPLES = """examples:
 
 _EXIT_CODES = """exit codes:
   0 done   1 some inputs failed, or an output could not be written   2 wrong use or configuration
-  3 a model is missing or damaged   4 no camera, or it was lost   130 interrupted"""
+  3 a model is missing or damaged   4 no camera, or it was lost   5 nobody enrolled   130 interrupted"""
 
 _TASKS_HELP = """tasks: mask and gender unless --tasks says otherwise; faces are always found.
   --tasks mask   never looks at, stores or prints gender. It is a guess by appearance in two classes, and many
@@ -186,6 +184,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     _add_run(add)
     _add_image(add)
+    _add_unlock(add)
     models = add(
         "models",
         _models,
@@ -360,6 +359,139 @@ one line, else each face is: face 1 is the leftmost one.
         image.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
 
 
+def _add_unlock(add: Callable[..., _Parser]) -> None:
+    """The commands of `edge.unlock`, which is imported by the command that is run alone."""
+    options: list[tuple[_Parser, bool, bool]] = []
+
+    def of(action: str) -> Callable[[argparse.Namespace], int]:
+        def run(args: argparse.Namespace) -> int:
+            from edge.unlock import commands
+
+            done: int = getattr(commands, action)(args)
+            return done
+
+        return run
+
+    enrol = add(
+        "enrol",
+        of("enrol"),
+        "enrol somebody, from a camera, a clip or pictures: encrypted templates, no pictures, are kept",
+        """examples:
+  maskedge enrol ada                        the camera says what to do: without a mask, then with one
+  maskedge enrol ada --source photos/ada/   pictures of one person, each alone in it
+  maskedge enrol ada --no-masked            masks are painted on the bare views instead
+
+exit codes: 0 enrolled   1 too few good views   2 wrong use, or the vault cannot be opened   4 no camera""",
+    )
+    enrol.add_argument("name", metavar="NAME", help="of the person")
+    enrol.add_argument("--views", type=int, default=8, metavar="N", help="of each kind (default %(default)s)")
+    enrol.add_argument(
+        "--seconds", type=float, default=90.0, metavar="S", help="end after this long (default %(default)s)"
+    )
+    enrol.add_argument("--no-masked", action="store_true", help="do not ask for views with a mask on")
+    enrol.add_argument("--replace", action="store_true", help="instead of the templates there are")
+    options.append((enrol, True, False))
+
+    listing = add("people", of("people"), "list who is enrolled", "exit code 5: nobody")
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    options.append((listing, False, False))
+
+    forget = add(
+        "forget",
+        of("forget"),
+        "remove somebody who enrolled, for good",
+        "Older copies of the vault cannot be opened any more either.\n\nexit code 1: there is no such person",
+    )
+    forget.add_argument("name", metavar="NAME", help="as maskedge people prints it")
+    options.append((forget, False, False))
+
+    codes = """exit codes, which are the contract:
+  0 yes   1 no: not recognised, not alive, nobody there, or locked out   2 wrong use, configuration or vault
+  3 a model is missing or damaged   4 no camera, or it was lost   5 nobody (of that name) is enrolled
+
+A prototype: docs/unlock.md says what it stops and what it does not."""
+    verify = add(
+        "verify",
+        of("verify"),
+        "tell whether the person at the camera is NAME, masked or not",
+        f"example:\n  maskedge verify ada && echo welcome\n\n{codes}",
+    )
+    verify.add_argument("name", metavar="NAME", help="as maskedge people prints it")
+    options.append((verify, True, True))
+    unlock = add(
+        "unlock",
+        of("unlock"),
+        "tell whether the person at the camera is enrolled, masked or not, and run a command if so",
+        f"""examples:
+  maskedge unlock && echo open
+  maskedge unlock --exec 'loginctl unlock-session'   MASKEDGE_NAME says who it was
+  maskedge unlock --source clip.mp4 --liveness none  a trial
+
+{codes}""",
+    )
+    unlock.add_argument("--exec", metavar="COMMAND", help="run this by the shell on success")
+    options.append((unlock, True, True))
+    for command, source, decides in options:
+        _add_unlock_options(command, source=source, decides=decides)
+
+    embed = add(
+        "embed",
+        of("embed"),
+        "write the embedding of the largest face of each picture",
+        """example:
+  maskedge embed photos/ --out embeddings.npz
+
+The file holds the arrays files (n names) and embeddings (n x d, length 1; zeros where no face was found).""",
+    )
+    embed.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, glob or http(s) address")
+    embed.add_argument("--out", required=True, metavar="FILE", help="where to write, such as embeddings.npz")
+    _add_model_folder(embed)
+    for name, metavar in (("precision", "NAME"), ("threads", "N"), ("score", "0..1")):
+        one = next(one for one in fields(Config) if one.name == name).metadata
+        embed.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+
+
+def _add_unlock_options(command: argparse.ArgumentParser, *, source: bool, decides: bool) -> None:
+    """Of a command that opens the vault; `source`: and a camera; `decides`: and says yes or no."""
+    facts: dict[str, Any] = {one.name: one.metadata for one in fields(Config)}
+    metavars = {"vault": "DIR", "vault_key": "KEY"}
+    if source:
+        metavars |= {
+            "source": "SOURCE",
+            "size": "WxH",
+            "fps": "N",
+            "rotation": "DEGREES",
+            "flip": "HOW",
+            "camera_timeout": "S",
+            "models": "DIR",
+            "precision": "NAME",
+            "threads": "N",
+            "score": "0..1",
+        }
+    if decides:
+        metavars |= {
+            "unlock_far": "RATE",
+            "unlock_views": "N",
+            "unlock_seconds": "S",
+            "liveness": "NAME[,NAME]",
+            "liveness_turns": "N",
+            "audit": "FILE",
+        }
+    command.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins")
+    for name, metavar in metavars.items():
+        flag = f"--{name.removeprefix('unlock_').replace('_', '-')}"
+        help = f"{facts[name]['help']}: {facts[name]['range']}".replace("%", "%%")
+        command.add_argument(flag, dest=name, metavar=metavar, help=help)
+    if decides:
+        help = facts["audit_pictures"]["help"]
+        command.add_argument("--audit-pictures", action="store_true", default=None, help=help)
+    command.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        help="with --vault-key passphrase: its first line is the passphrase, instead of asking for it",
+    )
+
+
 _BENCHES = {
     "peers": ("benchmarks.peers", "", "our models against what one would take instead, in one run"),
     "report": ("benchmarks.report", "", "results as one HTML page with plots, and as Markdown"),
@@ -400,34 +532,6 @@ def _add_model_folder(command: argparse.ArgumentParser) -> None:
 # -------------------------------------------------------------------------------------------- commands
 
 
-def _detector(config: Config, *, score: float | None = None) -> FaceDetector:
-    """The face detector that the options ask for; `score` overrides their threshold."""
-    from edge.tasks.face import FaceDetector
-    from edge.tflite import load_manifest, load_model
-
-    entry = load_manifest(config.models).entry("face")
-    model = load_model("face", precision=config.precision, threads=config.threads, models_dir=config.models)
-    wanted = config.score if score is None else score
-    return FaceDetector(model, entry, score_threshold=wanted)
-
-
-def _estimator(config: Config) -> AttributesEstimator | None:
-    """What tells mask state and gender; None, with the model not even loaded, where neither is asked for."""
-    if set(config.tasks) == {"face"}:
-        return None
-    from edge.tasks.attributes import AttributesEstimator
-    from edge.tflite import load_manifest, load_model
-
-    manifest = load_manifest(config.models)
-    if "attributes" not in manifest.models:
-        remedy = "get the models again, or use --tasks face to find faces only"
-        raise ModelError(f"no model 'attributes' in {manifest.folder}", remedy=remedy)
-    model = load_model(
-        "attributes", precision=config.precision, threads=config.threads, models_dir=config.models
-    )
-    return AttributesEstimator(model, manifest.entry("attributes"), tasks=config.tasks)
-
-
 def _loop(args: argparse.Namespace) -> int:
     names = {one.name for one in fields(Config)}
     config = load_config(args.config, {key: value for key, value in vars(args).items() if key in names})
@@ -435,7 +539,7 @@ def _loop(args: argparse.Namespace) -> int:
         _start_log(config.log_level)
     specs = _sink_specs(config, args.out)
 
-    from edge.camera import open_source
+    from edge import assembly
     from edge.pacing import Pacer
     from edge.pipeline import Pipeline
     from edge.sinks import Canvas
@@ -443,22 +547,12 @@ def _loop(args: argparse.Namespace) -> int:
     from edge.tracking import Tracker
 
     canvas = Canvas()
-    source = open_source(
-        config.source,
-        size=config.size,
-        fps=config.fps,
-        timeout=config.camera_timeout,
-        loop=config.loop,
-        rotation=config.rotation,
-        flip=config.flip,
-        controls={name: getattr(config, name) for name in ("exposure", "gain", "focus", "white_balance")},
-        small=_model_side(config),
-    )
+    source = assembly.source(config)
     with source:  # a camera warms up while the model is loaded
-        detector = _detector(config, score=config.keep_score)
-        start_score = 0.0 if config.keep_score is None else _score(config)
+        detector = assembly.detector(config, score=config.keep_score)
+        start_score = 0.0 if config.keep_score is None else assembly.score(config)
         tracker = Tracker(iou=config.track_iou, max_age_s=config.track_seconds, start_score=start_score)
-        estimator = _estimator(config)
+        estimator = assembly.estimator(config)
         labeller = None
         if estimator is not None:
             labeller = AttributesVoter(estimator, every_s=config.attributes_seconds, reject=config.reject)
@@ -493,24 +587,6 @@ def _loop(args: argparse.Namespace) -> int:
     if report.ended == "SIGINT":
         return 130
     return 1 if report.failed else 0
-
-
-def _model_side(config: Config) -> int | None:
-    """Longest side of the face model's input, pixels; None where the manifest does not say."""
-    from edge.tflite import load_manifest
-
-    given = load_manifest(config.models).entry("face").input
-    sides = [given.get(side) for side in ("width", "height")]
-    return max((side for side in sides if isinstance(side, int)), default=None)
-
-
-def _score(config: Config) -> float:
-    """The threshold in force: that of the options, else the manifest's."""
-    if config.score is not None:
-        return config.score
-    from edge.tflite import load_manifest
-
-    return load_manifest(config.models).entry("face").threshold("score")
 
 
 def _sink_specs(config: Config, out: str | None) -> list[tuple[str, str, bool]]:
@@ -586,14 +662,15 @@ def _image(args: argparse.Namespace) -> int:
     names = ("models", "tasks", "precision", "threads", "score")
     config = load_config(overrides={name: getattr(args, name) for name in names})
 
+    from edge import assembly
     from edge.camera import read_image
     from edge.camera.network import is_url, public_url
     from edge.sinks import Canvas
     from edge.sinks.folder import FolderSink
     from edge.types import Analysis, Frame
 
-    detector = _detector(config)
-    estimator = _estimator(config)
+    detector = assembly.detector(config)
+    estimator = assembly.estimator(config)
     inputs = list(_expand(args.paths))
     canvas = Canvas()
     folder = None

@@ -12,7 +12,8 @@ from typing import Any
 
 from edge.errors import UsageError
 
-TASKS = ("face", "mask", "gender")
+TASKS = ("face", "mask", "gender", "identity")
+LIVENESS = ("alike", "screen", "turn")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FLIPS = ("none", "horizontal", "vertical", "both")
 WHITE_BALANCES = ("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy")
@@ -74,6 +75,24 @@ def _tasks(value: Any) -> tuple[str, ...]:
         wrong = f"has no task {unknown[0]!r}; " if unknown else ""
         raise ValueError(f"{wrong}must name tasks of: {', '.join(TASKS)}")
     return tuple(dict.fromkeys(names))
+
+
+def _liveness(value: Any) -> tuple[str, ...] | None:
+    names = tuple(name.strip() for text in _texts(value) for name in text.split(",") if name.strip())
+    if names == ("auto",):
+        return None
+    if names in ((), ("none",)):
+        return ()
+    if any(name not in LIVENESS for name in names):
+        raise ValueError(f"must be auto, none, or of: {', '.join(LIVENESS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _far(value: Any) -> float:
+    number: float = _number(0, 1)(value)
+    if number not in (1e-3, 1e-4, 1e-5):
+        raise ValueError("must be 0.001, 0.0001 or 0.00001, for which there are measured thresholds")
+    return number
 
 
 def _size(value: Any) -> tuple[int, int]:
@@ -321,6 +340,80 @@ class Config:
         "temperature from which the board counts as hot; 5 degrees below it counts as cool again",
         range="40 to 120",
         why="a Raspberry Pi lowers its own clock from 80 on",
+    )
+    identity_seconds: float = _option(
+        0.3,
+        _number(0, 60),
+        "how often each face is compared with the people enrolled",
+        range="0 (every frame) to 60; only with the task identity",
+        why="names do not change; new faces do not wait",
+    )
+    vault: str | None = _option(
+        None,
+        _text,
+        "folder of the templates of people who enrolled",
+        range="a folder; left out: ~/.local/share/maskedge/vault, as a service /var/lib/maskedge/vault",
+        why="apart from the key, so that a copy of one is not a copy of both",
+        example='"/var/lib/maskedge/vault"',
+    )
+    vault_key: str = _option(
+        "file",
+        _text,
+        "what the templates are encrypted with",
+        range="file (~/.config/maskedge/vault.key), file:PATH, credential:NAME of systemd, or passphrase",
+        why="a file needs nobody to type; a credential can be bound to the machine; a passphrase is nowhere",
+    )
+    unlock_far: float = _option(
+        1e-4,
+        _far,
+        "false accept rate of one view against one template; the manifest has the threshold measured for it",
+        range="0.001, 0.0001 or 0.00001",
+        why="three views must agree on top of it; a lower rate refuses the right person more often",
+    )
+    unlock_views: int = _option(
+        3,
+        _number(3, 100, whole=True),
+        "views of one face that must agree to unlock",
+        range="3 to 100",
+        why="one view may be a lucky one",
+    )
+    unlock_seconds: float = _option(
+        10.0,
+        _number(0.5, 120),
+        "how long an attempt to unlock may take",
+        range="0.5 to 120",
+        why="time for two turns of the head, too little to try many faces",
+    )
+    liveness: tuple[str, ...] | None = _option(
+        None,
+        _liveness,
+        "signs of life that unlocking asks for",
+        range="auto, none, or any of alike (not a still picture), screen (no grid of pixels), turn (turns "
+        "of the head, as asked)",
+        why="auto is all three with a camera, and none with a file, which is a recording anyway",
+        example='["alike", "screen"]',
+    )
+    liveness_turns: int = _option(
+        2,
+        _number(1, 8, whole=True),
+        "turns of the head that are asked for, left or right by chance",
+        range="1 to 8",
+        why="a video of turns has them right by chance one time in 2 to the power of this",
+    )
+    audit: str | None = _option(
+        None,
+        _text,
+        "file for a line about each enrolment and attempt to unlock",
+        range="a file; left out: audit.jsonl in the folder of the templates",
+        why="who came in when, and who tried",
+        example='"/var/log/maskedge-audit.jsonl"',
+    )
+    audit_pictures: bool = _option(
+        False,
+        _flag,
+        "also keep a picture of each attempt, beside that file",
+        range="true or false",
+        why="pictures of people are kept only where somebody decided so",
     )
     log_level: str = _option(
         "info",

@@ -50,6 +50,12 @@ class CameraError(MaskedgeError):
     exit_code = 4
 
 
+class NobodyEnrolledError(MaskedgeError):
+    """There are no templates to compare a face with."""
+
+    exit_code = 5
+
+
 class SinkError(MaskedgeError):
     """An output cannot be written: full disk, no permission, no display."""
 

@@ -3,7 +3,7 @@
     python -m export.demo_clip --out edge/assets/demo.mp4 --truth tests/data/demo_truth.json
 
 The person is astronaut Eileen Collins, from the public-domain NASA portrait that scikit-image ships; she is
-cut out, moved, scaled and tilted over backgrounds drawn here, and wears masks drawn by `export.data.masks`.
+cut out, moved, scaled and tilted over backgrounds drawn here, and wears masks drawn by `edge.masks`.
 The clip is the same on every run with the same versions of OpenCV and NumPy.
 """
 
@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 
 from edge.errors import MaskedgeError, SinkError, UsageError
+from edge.masks import Color, Design, Worn, paint_mask
 from edge.types import LANDMARKS_MIRRORED
-from export.data.masks import Color, Design, Worn, paint_mask
 
 logger = logging.getLogger(__name__)
 

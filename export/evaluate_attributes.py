@@ -21,13 +21,13 @@ from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.geometry import align, iou_matrix
+from edge.masks import WORN, paint_mask, random_design
 from edge.tasks.attributes import sharpness
 from edge.tasks.face import FaceDetector
 from edge.tflite import Model, load_manifest, load_model
 from edge.types import GENDERS
 from export.data import attribute_faces as faces
 from export.data import crop_sets
-from export.data.masks import WORN, paint_mask, random_design
 from export.data.scenes import Scene, read_scenes
 from export.data.templates import held_out_painting, load_templates, load_textures
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from edge.tasks.identity import TEMPLATE
 from edge.tflite import Model
+from edge.unlock.vault import MODES
 from export import cards, convert, manifest, parity
 from export import evaluate_identity as scores
 from export.data import identity_faces as faces
@@ -66,16 +67,24 @@ def calibration_crops(packs: Path, size: int, seed: int = 3) -> list[np.ndarray]
 
 
 def thresholds(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The manifest's thresholds: for a bare view and for a masked one, each with its false accept rate."""
+    """The manifest's thresholds, for each mode of template and false accept rate.
+
+    What a view shows must not enter the decision, so that the threshold of a template is the higher of those
+    for bare and for masked views.
+    """
     out = {}
-    for name, mode in (("bare", "bare - bare"), ("masked", "bare - masked")):
-        for row in result["operating_points"][mode]:
-            key = name if row["far"] == scores.FINER[-1] else f"{name}@{row['far']:g}"
-            out[key] = {
+    for mode in MODES:
+        kinds = [kind for kind in scores.MODES if mode in scores.MODES[kind]]
+        for place, far in enumerate(scores.FINER):
+            row, kind = max(
+                ((result["operating_points"][kind][place], kind) for kind in kinds),
+                key=lambda pair: pair[0]["threshold"],
+            )
+            out[f"{mode}@{far:g}"] = {
                 "value": row["threshold"],
-                "figure": f"false accepts {row['far']:g} of {row['n_others']} pairs of different people in "
-                f"lfw (within a gender {row['far_same_gender']}), true accepts {row['tar']} of "
-                f"{row['n_same']}, {mode}",
+                "figure": f"false accepts {far:g} of {row['n_others']} pairs of different people in lfw, "
+                f"{kind} (within a gender {row['far_same_gender']}); true accepts {row['tar']} of "
+                f"{row['n_same']}",
             }
     return out
 

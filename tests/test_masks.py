@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from export.data.masks import KINDS, PATTERNS, WORN, Design, Painted, Worn, paint_mask, random_design
+from edge.masks import KINDS, PATTERNS, WORN, Design, Painted, Worn, paint_mask, random_design
 from export.data.templates import held_out_painting, load_templates, load_textures, paint_template
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from export.data.masks import Painted
+from edge.masks import Painted
 from export.data.occluders import KINDS, Occluder, paint_occluder
 from tests.test_masks import FRONTAL, PROFILE, TURNED, at, picture, points_of
 

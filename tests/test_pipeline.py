@@ -152,7 +152,7 @@ def test_a_viewer_that_hangs_does_not_hold_up_a_live_loop(
                 enough.set()
 
     enough, in_time = threading.Event(), []
-    monkeypatch.setattr(JsonlSink, "_append", lambda self, data: in_time.append(enough.wait(10)))
+    monkeypatch.setattr(JsonlSink, "write", lambda *_: in_time.append(enough.wait(10)))
     sink = open_sink(f"jsonl:{tmp_path}/a.jsonl", live=True)
     Pipeline(Clip(10_000, live=True, pause=0.001), OneFace(), [sink, Count()], frames=15).run()
     assert in_time

@@ -1,4 +1,4 @@
-"""One analysis per line, as JSON."""
+"""One object per line, as JSON: analyses, or what else happens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 from edge.errors import SinkError
 from edge.sinks.base import Sink
 from edge.types import Analysis, Frame
 
 
-class JsonlSink(Sink):
-    """Appends to a file, each line at once and whole, so that readers can follow and a crash loses nothing.
+class Lines:
+    """Appends objects to a file, each line at once and whole: readers can follow, and a crash loses nothing.
 
     A file past `max_bytes` becomes FILE.1, FILE.1 becomes FILE.2 and so on; only `backups` of them are kept.
 
@@ -22,16 +23,19 @@ class JsonlSink(Sink):
         path: of the file, or `-` for standard output.
         max_bytes: largest size of a file; 0 for no limit.
         backups: how many full files are kept besides the current one.
+        mode: rights of a new file.
 
     Raises:
         SinkError: the file cannot be written.
     """
 
-    def __init__(self, path: str, *, max_bytes: int = 50_000_000, backups: int = 3) -> None:
-        self.name = f"jsonl {path}"
+    def __init__(
+        self, path: str, *, max_bytes: int = 50_000_000, backups: int = 3, mode: int = 0o666
+    ) -> None:
         self._path = None if path == "-" else Path(path)
         self._max_bytes = max_bytes
         self._backups = backups
+        self._mode = mode
         self._file = -1
         self._bytes = 0
         self._regular = False
@@ -42,8 +46,13 @@ class JsonlSink(Sink):
             except OSError as error:
                 raise self._failed(error) from None
 
-    def write(self, frame: Frame, analysis: Analysis) -> None:
-        line = json.dumps(analysis.to_json()) + "\n"
+    def append(self, item: dict[str, Any]) -> None:
+        """Write one line.
+
+        Raises:
+            SinkError: the file cannot be written.
+        """
+        line = json.dumps(item) + "\n"
         if self._path is None:
             # Not caught here: a reader that went away is no error (see cli.main).
             sys.stdout.write(line)
@@ -58,7 +67,7 @@ class JsonlSink(Sink):
                 and self._bytes + len(data) > self._max_bytes
             ):
                 self._rotate(self._path)
-            self._append(data)
+            self._put(data)
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -69,7 +78,7 @@ class JsonlSink(Sink):
             os.close(self._file)
             self._file = -1
 
-    def _append(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> None:
         written = 0
         try:
             while written < len(data):
@@ -81,7 +90,7 @@ class JsonlSink(Sink):
         self._bytes += written
 
     def _open(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, self._mode)
         state = os.fstat(self._file)
         self._regular = stat.S_ISREG(state.st_mode)
         self._bytes = state.st_size if self._regular else 0
@@ -90,7 +99,7 @@ class JsonlSink(Sink):
                 file.seek(-1, os.SEEK_END)
                 torn = file.read(1) != b"\n"
             if torn:  # the power failed in the middle of a line: the next one must not be glued to it
-                self._append(b"\n")
+                self._put(b"\n")
 
     def _rotate(self, path: Path) -> None:
         self.close()
@@ -107,3 +116,17 @@ class JsonlSink(Sink):
             f"cannot write {self._path} ({error.strerror})",
             remedy="check the folder, its rights and free space",
         )
+
+
+class JsonlSink(Sink):
+    """Every analysis as a line; arguments as for `Lines`."""
+
+    def __init__(self, path: str, *, max_bytes: int = 50_000_000, backups: int = 3) -> None:
+        self.name = f"jsonl {path}"
+        self._lines = Lines(path, max_bytes=max_bytes, backups=backups)
+
+    def write(self, frame: Frame, analysis: Analysis) -> None:
+        self._lines.append(analysis.to_json())
+
+    def close(self) -> None:
+        self._lines.close()

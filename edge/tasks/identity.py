@@ -46,17 +46,18 @@ class Embedder:
         model: the identity model.
 
     Attributes:
+        model: as given.
         last_invoke_ms: time of the bare model in the last call, milliseconds.
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self.model = model
         self._size = int(model.inputs[0].shape[1])
         self._template = np.array(TEMPLATE, np.float32)
         self.last_invoke_ms = 0.0
 
-    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> Embedding:
-        """One view of a face.
+    def crop(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """The aligned face, S x S x 3 uint8 BGR.
 
         Args:
             image: H x W x 3 uint8 BGR.
@@ -65,11 +66,18 @@ class Embedder:
         Raises:
             ValueError: the landmarks coincide or the picture is empty, see `edge.geometry.align`.
         """
-        crop = align(image, landmarks, self._template, self._size)
+        return align(image, landmarks, self._template, self._size)
+
+    def look(self, crop: np.ndarray) -> Embedding:
+        """One view of a face, cut by `crop`."""
         pixels = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
-        a, b = self._model.run(pixels[None])
+        a, b = self.model.run(pixels[None])
         self.last_invoke_ms = (time.perf_counter() - begun) * 1e3
         vector, quality = (a[0], b[0]) if a.size > b.size else (b[0], a[0])
         length = max(float(np.linalg.norm(vector)), 1e-6)
         return Embedding(vector / length, 1 / (1 + math.exp(-float(quality[0]))))
+
+    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> Embedding:
+        """`crop` and `look`; arguments and errors as in `crop`."""
+        return self.look(self.crop(image, landmarks))

@@ -18,12 +18,12 @@ import numpy as np
 
 from edge.camera import read_image
 from edge.geometry import align, iou_matrix
+from edge.masks import WORN, paint_mask, random_design
 from edge.tasks.attributes import TEMPLATE
 from edge.tasks.face import FaceDetector
 from edge.types import MASK_STATES
 from export.data import packs
 from export.data.crop_sets import Entry, allowed, detector, entries, found_landmarks
-from export.data.masks import WORN, paint_mask, random_design
 from export.data.occluders import paint_occluder
 from export.data.packs import Row
 from export.data.scenes import YUNET, Scene, is_held_out, load_teacher, read_scenes

@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from edge.camera import read_image
+from edge.masks import WORN, paint_mask, random_design
 from edge.tasks.face import STRIDES, cells
 from edge.types import LANDMARKS_MIRRORED
-from export.data.masks import WORN, paint_mask, random_design
 from export.data.scenes import Scene
 
 # Face side (square root of the box area, input pixels) that a level learns; the overlaps let two

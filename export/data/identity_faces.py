@@ -18,11 +18,11 @@ import numpy as np
 
 from edge.camera import read_image
 from edge.geometry import align
+from edge.masks import Worn, paint_mask
 from edge.tasks.identity import TEMPLATE
 from export.data import packs
 from export.data.attribute_batches import augment, plain
 from export.data.crop_sets import Entry, entries, found_landmarks
-from export.data.masks import Worn, paint_mask
 from export.data.occluders import paint_occluder
 from export.data.packs import Row
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
-from export.data.masks import (
+from edge.masks import (
     Canvas,
     Color,
     Painted,

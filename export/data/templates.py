@@ -14,7 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from export.data.masks import (
+from edge.masks import (
     WORN,
     Frame,
     Painted,

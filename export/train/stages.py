@@ -76,6 +76,7 @@ def train_stages(
     trainer: Callable[[keras.Model], keras.Model],
     batches: Callable[[TrainConfig, int], keras.utils.PyDataset],
     score: Score,
+    mean_of: int = 1,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
 
@@ -87,6 +88,8 @@ def train_stages(
         trainer: wraps a network, which it keeps as `network`, with its losses.
         batches: of a stage, from an epoch on.
         score: see `Score`.
+        mean_of: the final weights are the mean of those after so many last stages (Wortsman et al. 2022,
+            "Model soups"); they must be of one size.
 
     Returns:
         The file of averaged weights, for `read_run`.
@@ -95,6 +98,7 @@ def train_stages(
         ValueError: no stage is given.
     """
     before: Path | None = None
+    finished: list[Path] = []
     for number, config in enumerate(stages, 1):
         log.info("stage %d of %d: %s", number, len(stages), config)
         folder = run / f"stage{number}"
@@ -126,9 +130,15 @@ def train_stages(
                 verbose=1 if sys.stdout.isatty() else 2,
             )
         before = folder / "averaged.npz"
+        finished.append(before)
     if before is None:
         raise ValueError("no stage to train")
-    shutil.copyfile(before, run / "averaged.npz")
+    if mean_of == 1:
+        shutil.copyfile(before, run / "averaged.npz")
+    else:
+        files = [np.load(path) for path in finished[-mean_of:]]
+        mean = {k: np.mean([f[k] for f in files], axis=0, dtype=np.float64) for k in files[-1].files}
+        np.savez(run / "averaged.npz", **{k: v.astype(files[-1][k].dtype) for k, v in mean.items()})
     facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
     (run / "network.json").write_text(json.dumps(facts))
     return run / "averaged.npz"

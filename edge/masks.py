@@ -1,4 +1,4 @@
-"""Paints masks on bare faces, guided by five landmarks: the synthetic masked faces the models learn from.
+"""Paints masks on bare faces, guided by five landmarks: to learn from, and to enrol who comes without one.
 
 Everything is drawn here from random numbers; no template picture is used. The mask is laid out on a
 simple head (an elliptic cylinder with a bulge for nose and mouth) that is turned by the yaw the nose
