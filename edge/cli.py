@@ -40,7 +40,8 @@ _EXIT_CODES = """exit codes:
 _TASKS_HELP = """tasks: mask and gender unless --tasks says otherwise; faces are always found.
   --tasks mask   never looks at, stores or prints gender. It is a guess by appearance in two classes, and many
                  places should not collect it.
-  --tasks face   faces alone; does not load the attributes model."""
+  --tasks face   faces alone; does not load the attributes model.
+  --tasks mask,identity   maskedge run also names people who enrolled (maskedge enrol), masked or not."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -557,6 +558,12 @@ def _loop(args: argparse.Namespace) -> int:
         if estimator is not None:
             labeller = AttributesVoter(estimator, every_s=config.attributes_seconds, reject=config.reject)
         models = [detector.model] if estimator is None else [detector.model, estimator.model]
+        namer = None
+        if "identity" in config.tasks:
+            from edge.unlock.commands import open_namer
+
+            namer, embedder = open_namer(config)
+            models.append(embedder.model)
 
         def on_first() -> None:
             for model in models:
@@ -577,6 +584,7 @@ def _loop(args: argparse.Namespace) -> int:
             sinks,
             tracker=tracker,
             labeller=labeller,
+            namer=namer,
             canvas=canvas,
             pacer=pacer,
             seconds=config.seconds,

@@ -90,9 +90,10 @@ class Pipeline:
     themselves (see `edge.sinks.open_sink`), so that results are as fresh as the machine allows.
 
     Each `Analysis` has these `timing_ms`: `capture` (the loop waited this long for the frame; decoding runs
-    in a thread of the source meanwhile), `face`, `attributes` (with a labeller), `total` (from asking for
-    the frame to the end of the analysis) and `frame_age` (from the capture to the end of the analysis). Its
-    `time` is that of capture since the loop began; for clips it is the position in the clip.
+    in a thread of the source meanwhile), `face`, `attributes` (with a labeller), `identity` (with a namer),
+    `total` (from asking for the frame to the end of the analysis) and `frame_age` (from the capture to the
+    end of the analysis). Its `time` is that of capture since the loop began; for clips it is the position in
+    the clip.
 
     Pictures of a set are labelled each by itself: what lies at the same place in two photos need not be the
     same person.
@@ -103,6 +104,7 @@ class Pipeline:
         sinks: take the results in this order; closed by `run`.
         tracker: by default a new one.
         labeller: tells more about the faces; None leaves them as they are found.
+        namer: tells who they are, likewise.
         canvas: the one the sinks share; told the frames per second.
         pacer: slows a live source down while the board is hot; files are never slowed down.
         seconds, frames: end after this long or this many frames; None for never.
@@ -117,6 +119,7 @@ class Pipeline:
         *,
         tracker: Tracker | None = None,
         labeller: Labeller | None = None,
+        namer: Labeller | None = None,
         canvas: Canvas | None = None,
         pacer: Pacer | None = None,
         seconds: float | None = None,
@@ -129,6 +132,7 @@ class Pipeline:
         self._sinks = list(sinks)
         self._tracker = Tracker() if tracker is None else tracker
         self._labeller = labeller
+        self._namer = namer
         self._canvas = Canvas() if canvas is None else canvas
         self._pacer = pacer if source.live else None
         self._seconds = seconds
@@ -197,7 +201,7 @@ class Pipeline:
     def _loop(self, report: RunReport) -> None:
         clock = time.monotonic
         source, detector, tracker, canvas = self._source, self._detector, self._tracker, self._canvas
-        labeller, pacer = self._labeller, self._pacer
+        labeller, namer, pacer = self._labeller, self._namer, self._pacer
         frames = source.frames()
         rate = None if source.live else source.fps or _PICTURES_FPS
         begun = asked = turned = clock()
@@ -220,16 +224,17 @@ class Pipeline:
             at = frame.time - begun if rate is None else frame.id / rate
             faces = tracker.update(faces, at)
             tracked = done = clock()
-            if labeller is not None:
-                if frame.name is None:
-                    faces = labeller.update(frame.image, faces, at, tracker.ids)
-                else:
-                    faces = labeller.label(frame.image, faces)
-                done = clock()
-            age = (done - frame.time) * 1e3
             timing = {"capture": (got - asked) * 1e3, "face": (detected - got) * 1e3}
-            if labeller is not None:
-                timing["attributes"] = (done - tracked) * 1e3
+            for stage, tells in (("attributes", labeller), ("identity", namer)):
+                if tells is None:
+                    continue
+                if frame.name is None:
+                    faces = tells.update(frame.image, faces, at, tracker.ids)
+                else:
+                    faces = tells.label(frame.image, faces)
+                before, done = done, clock()
+                timing[stage] = (done - before) * 1e3
+            age = (done - frame.time) * 1e3
             timing["total"] = (done - asked) * 1e3
             timing["frame_age"] = age
             height, width = frame.image.shape[:2]
@@ -255,6 +260,8 @@ class Pipeline:
             report.add("track", (tracked - detected) * 1e3)
             if labeller is not None:
                 report.add("attributes_invoke", labeller.last_invoke_ms)
+            if namer is not None:
+                report.add("identity_invoke", namer.last_invoke_ms)
             report.add("sinks", (end - done) * 1e3)
             report.add("loop", (end - asked) * 1e3)
             # Smoothed over about ten frames, so that the number can be read.

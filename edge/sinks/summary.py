@@ -62,6 +62,8 @@ STAGES = {
     "track": "follow them",
     "attributes": "mask state and gender",
     "attributes_invoke": "of that, the bare model",
+    "identity": "names",
+    "identity_invoke": "of that, the bare model",
     "total": "capture to result",
     "sinks": "show and write",
     "loop": "whole loop per frame",

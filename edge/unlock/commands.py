@@ -26,7 +26,9 @@ from edge.unlock.vault import MODES, Vault, check_name, default_folder, open_key
 
 if TYPE_CHECKING:
     from edge.sinks import Sink
+    from edge.tasks.identity import Embedder
     from edge.unlock.gate import Decision, Gate
+    from edge.unlock.names import Namer
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,21 @@ def _vault(config: Config, args: argparse.Namespace, *, create: bool = False) ->
         passphrase = _passphrase(args.passphrase_file, twice=create and not (folder / "guard").exists())
     key = open_key(config.vault_key, folder, passphrase=passphrase, create=create)
     return Vault(folder, key, model=f"{entry.name} {entry.version}")
+
+
+def open_namer(config: Config) -> tuple[Namer, Embedder]:
+    """What names people in the live view, and its model.
+
+    Raises:
+        NobodyEnrolledError, UsageError, VaultError, ModelError: as when unlocking.
+    """
+    from edge.unlock.names import Namer
+
+    known = _vault(config, argparse.Namespace(passphrase_file=None)).people()
+    limits = policy.Limits.of(load_manifest(config.models).entry("identity"), config.unlock_far)
+    embedder = assembly.embedder(config)
+    gallery = policy.Gallery(known.values(), limits)
+    return Namer(embedder, gallery, every_s=config.identity_seconds), embedder
 
 
 def _passphrase(path: str | None, *, twice: bool) -> str:

@@ -137,8 +137,11 @@ def train_stages(
         shutil.copyfile(before, run / "averaged.npz")
     else:
         files = [np.load(path) for path in finished[-mean_of:]]
-        mean = {k: np.mean([f[k] for f in files], axis=0, dtype=np.float64) for k in files[-1].files}
-        np.savez(run / "averaged.npz", **{k: v.astype(files[-1][k].dtype) for k, v in mean.items()})
+        mean: dict[str, Any] = {
+            key: np.mean([one[key] for one in files], axis=0, dtype=np.float64).astype(files[-1][key].dtype)
+            for key in files[-1].files
+        }
+        np.savez(run / "averaged.npz", **mean)
     facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
     (run / "network.json").write_text(json.dumps(facts))
     return run / "averaged.npz"
