@@ -60,7 +60,7 @@ EPILOG = """examples:
   maskedge bench any.tflite --runs 1000 --seconds 60 --json any.json
   maskedge bench --tune                             store the best thread count; maskedge run then uses it
   maskedge bench face --op-profile --threads 1      where the time goes inside the model
-  maskedge bench peers | report | compare | estimate | validate --help
+  maskedge bench loop | peers | report | compare | estimate | validate --help
 
 The headline is p90: nine of ten answers were faster. min says what the machine can do, p99 what a user feels
 at times. A row marked ! is invalid, with the reason below the table: something else took the processor, or
