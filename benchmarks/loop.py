@@ -92,7 +92,7 @@ camera     a stand-in for a camera at --fps that drops what nobody took in time:
 sustained  burst for --minutes
 
 exit codes:
-  0 done   1 the result could not be written   2 wrong use, or a clip that does not do
+  0 done   1 the clip does not do, or the result could not be written   2 wrong use
   3 a model is missing or damaged   130 interrupted: rows that are done are shown and written"""
 
 
@@ -739,7 +739,10 @@ def main(args: argparse.Namespace) -> int:
         return 130
     print(table(result), file=sys.stderr if args.json == "-" else sys.stdout)
     write_result(result, args.json)
-    return 130 if result.get("interrupted") else 0
+    if result.get("interrupted"):
+        print("interrupted: rows that are not complete are marked invalid", file=sys.stderr)
+        return 130
+    return 0
 
 
 def face_counts(text: str) -> list[int | None]:
