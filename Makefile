@@ -229,13 +229,32 @@ evaluate: .venv-export/.ready ## score the models on pictures kept out of traini
 	    .venv-export/bin/python -m export evaluate $$model $(ARGS)
 	done
 
-.PHONY: bench
-bench: $(VENV)/.ready ## latency of the models on this machine
-	@exec $(VENV)/bin/maskedge bench $(ARGS)
+# litert-benchmark, which validate compares with, comes with ai-edge-litert.
+PARTS ?= latency loop peers $(if $(filter litert,$(RUNTIME)),validate) estimate
+RESULTS ?= benchmarks/results
 
-.PHONY: bench-loop
-bench-loop: $(VENV)/.ready ## time of the whole loop against the bare model, on the demo clip
-	@exec $(VENV)/bin/python -m benchmarks.loop $(ARGS)
+.PHONY: bench
+bench: $(VENV)/.ready ## all benchmarks and their report; PARTS="latency loop", PEERS=DIR SCENES=DIR, RESULTS=DIR
+	@code=0 results=
+	for part in $(PARTS); do
+	    case $$part in
+	    latency) set -- ;;
+	    loop|validate|estimate) set -- $$part ;;
+	    peers) set -- peers $(if $(PEERS),--peers '$(PEERS)') $(if $(SCENES),--scenes '$(SCENES)') ;;
+	    *) echo "maskedge: no benchmark $$part: PARTS takes latency, loop, peers, validate, estimate" >&2; exit 2 ;;
+	    esac
+	    echo "maskedge: bench $$part"
+	    # What does not agree, or is slower, is in the report as well.
+	    $(VENV)/bin/maskedge bench "$$@" $(ARGS) --json '$(RESULTS)'/$$part.json || code=$$?
+	    [ $$code -le 1 ] || exit $$code
+	    results="$$results $$part.json"
+	done
+	if [ $(VENV) = .venv ] && ! .venv/bin/python -c 'import matplotlib' 2>/dev/null; then
+	    $(call pip-install,.venv,-c constraints/litert.txt -c constraints/dev.txt -c constraints/export.txt -e '.[bench]')
+	fi
+	cd '$(RESULTS)'
+	'$(CURDIR)'/$(VENV)/bin/maskedge bench report $$results --out report
+	exit $$code
 
 .PHONY: demo-clip
 demo-clip: .venv-export/.ready ## draw the built-in demo clip anew, with the record of what is in it

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import Guard, Spent, Usage, available_mb, machine, machine_after, thin
+from benchmarks.terminal import duration, progress, whole_number
 from benchmarks.worker import Task, Worker
 from edge.errors import InputError, MaskedgeError, ModelError, RuntimeMissingError, SinkError, UsageError
 from edge.tflite import (
@@ -59,7 +60,7 @@ EPILOG = """examples:
   maskedge bench any.tflite --runs 1000 --seconds 60 --json any.json
   maskedge bench --tune                             store the best thread count; maskedge run then uses it
   maskedge bench face --op-profile --threads 1      where the time goes inside the model
-  maskedge bench peers | report | compare | estimate | validate --help
+  maskedge bench loop | peers | report | compare | estimate | validate --help
 
 The headline is p90: nine of ten answers were faster. min says what the machine can do, p99 what a user feels
 at times. A row marked ! is invalid, with the reason below the table: something else took the processor, or
@@ -189,17 +190,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "as .venv-tflite/bin/python; may be repeated",
     )
     parser.add_argument(
-        "--runs", type=_count, default=100, help="runs of each row, at least (default %(default)s)"
+        "--runs", type=whole_number, default=100, help="runs of each row, at least (default %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=_seconds, default=2.0, help="and time of each, at least (default %(default)s)"
+        "--seconds", type=duration, default=2.0, help="and time of each, at least (default %(default)s)"
     )
     parser.add_argument(
-        "--warmup", type=_count, default=10, help="runs that do not count (default %(default)s)"
+        "--warmup", type=whole_number, default=10, help="runs that do not count (default %(default)s)"
     )
     parser.add_argument(
         "--starts",
-        type=_count,
+        type=whole_number,
         default=3,
         help="starts of each row's process, for the medians of cold start, init and first run "
         "(default %(default)s)",
@@ -352,7 +353,7 @@ def measure(
             with contextlib.ExitStack() as stack:
                 try:
                     for name, precision, count, python, runtime in plan[first : first + group]:
-                        _progress(f"starting {name} {precision or ''}")
+                        progress(f"starting {name} {precision or ''}")
                         task = Task(name, precision, count, runtime, inputs.get(name))
                         try:
                             rows.append(_start(task, python, starts, stack))
@@ -364,7 +365,7 @@ def measure(
                         row.worker.warm_up(warmup)
                     _take_turns(rows, runs, seconds, guard, skipped, len(finished), len(plan))
                     for row in rows if op_profile else ():
-                        _progress(f"timing the operators of {row.label} {row.precision}")
+                        progress(f"timing the operators of {row.label} {row.precision}")
                         row.ops = row.worker.op_profile()
                 except KeyboardInterrupt:
                     interrupted = True
@@ -377,10 +378,10 @@ def measure(
                 if row.times_ms:
                     finished.append(row.result(warmup, begun))
                     tuned.append(row)
-                    _add(total, row.spent)
+                    total.join(row.spent)
             if interrupted:
                 break
-    _progress("")
+    progress("")
     if interrupted and not finished:
         raise KeyboardInterrupt
     if not finished:
@@ -464,7 +465,7 @@ def _take_turns(
         done = sum(row.done(runs, seconds) for row in rows)
         part = (before + done) / max(planned, 1)
         left = (time.monotonic() - began) * (len(rows) / max(done, 1e-3) - 1)
-        _progress(f"{100 * part:3.0f} %, {left:.0f} s left for these {len(rows)} of {planned} row(s)")
+        progress(f"{100 * part:3.0f} %, {left:.0f} s left for these {len(rows)} of {planned} row(s)")
         todo = [row for row in todo if row.done(runs, seconds) < 1]
 
 
@@ -613,17 +614,6 @@ def _accuracy(entry: ModelEntry | None, precision: str) -> dict[str, Any] | None
     return None
 
 
-def _add(total: Spent, one: Spent) -> None:
-    """Sum what the rows saw; for the machine block."""
-    total.wall += one.wall
-    total.own += one.own
-    for name in ("busy", "steal", "waited"):
-        values = getattr(total, name), getattr(one, name)
-        setattr(total, name, None if None in values else sum(values))
-    total.add_clock(one.slowest_mhz)
-    total.add_clock(one.fastest_mhz)
-
-
 def _tune(rows: Sequence[Row]) -> list[dict[str, Any]]:
     best: dict[tuple[str, str], Row] = {}
     for row in sorted(rows, key=lambda row: row.threads):
@@ -697,43 +687,6 @@ def table(result: Mapping[str, Any]) -> str:
             what = f"{row['model']} {row['precision']}, {row['threads']} thread(s), {row['runtime']}"
             lines += ["", f"Inside {what}:", "", ops.text(row["ops"])]
     return "\n".join(lines)
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 10**9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
-    return value
-
-
-class _Progress:
-    """One line on a terminal that the next overwrites; elsewhere a line every ten seconds, so that a log
-    shows that it goes on.
-    """
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        if sys.stderr is None:
-            return
-        if sys.stderr.isatty():
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-        elif text and time.monotonic() - self._last > 10:
-            self._last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-
-_progress = _Progress()
 
 
 if __name__ == "__main__":

@@ -162,6 +162,16 @@ class Spent:
             known = one is not None and two is not None and total is not None
             setattr(self, name, total + two - one if known else None)
 
+    def join(self, other: Spent) -> None:
+        """Count what another has seen, at another time."""
+        self.wall += other.wall
+        self.own += other.own
+        for name in ("busy", "steal", "waited"):
+            one, two = getattr(self, name), getattr(other, name)
+            setattr(self, name, None if one is None or two is None else one + two)
+        self.add_clock(other.slowest_mhz)
+        self.add_clock(other.fastest_mhz)
+
     def add_clock(self, mhz: float | None) -> None:
         """Count a reading of `frequency_mhz`."""
         if mhz is not None:

@@ -28,6 +28,7 @@ from benchmarks.accuracy import Accuracies, Answers, Labelled, matches, read_lab
 from benchmarks.detectors import Detector
 from benchmarks.latency import check_output, write_result
 from benchmarks.machine import Guard, Spent, frequency_mhz, machine, machine_after, thin, usage
+from benchmarks.terminal import progress, whole_number
 from edge.camera import open_source
 from edge.errors import InputError, MaskedgeError, UsageError
 from edge.tasks.attributes import AttributesEstimator
@@ -154,7 +155,7 @@ def take_turns(
     *,
     rounds: int,
     guard: Guard | None = None,
-    progress: Callable[[int], object] = lambda done: None,
+    told: Callable[[int], object] = lambda done: None,
 ) -> bool:
     """Let the rows take turns until all had `rounds` of them; every other round in reverse order (A B B A).
 
@@ -163,7 +164,7 @@ def take_turns(
         items: how many there are to go through, again and again.
         rounds: turns of each row.
         guard: what watches governor and throttling; None means no one.
-        progress: told after each round how many are done.
+        told: after each round, how many are done.
 
     Returns:
         False if it was interrupted (Ctrl-C); a round that was begun is then dropped from all rows.
@@ -182,19 +183,11 @@ def take_turns(
         for row, turn in turns:
             row.rounds.append(np.array(turn.times_ms))
             row.at_s += [at - begun for at in turn.begun]
-            _add(row.spent, turn.spent)
+            row.spent.join(turn.spent)
             row.spent.add_clock(clock)
             row.problems += watched
-        progress(number + 1)
+        told(number + 1)
     return True
-
-
-def _add(total: Spent, part: Spent) -> None:
-    total.wall += part.wall
-    total.own += part.own
-    for name in ("busy", "steal", "waited"):
-        one, two = getattr(total, name), getattr(part, name)
-        setattr(total, name, None if one is None or two is None else one + two)
 
 
 # ---------------------------------------------------------------------------------------- the competitors
@@ -443,9 +436,7 @@ def _keras_row(material: Material, threads: int) -> tuple[Row, KerasWorker]:
 # ------------------------------------------------------------------------------------------------ accuracy
 
 
-def answers(
-    name: str, folder: Path | None, data: Labelled, precision: str | None, progress: Callable[[str], object]
-) -> Answers:
+def answers(name: str, folder: Path | None, data: Labelled, precision: str | None) -> Answers:
     """Run one of the rows that find faces over the labelled pictures, twice where it tells masks."""
     progress(f"accuracy of {name}")
     threads = available_cores()
@@ -550,12 +541,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rounds",
-        type=_count,
+        type=whole_number,
         default=60,
         help=f"turns of each, of {ROUND} pictures (default %(default)s)",
     )
     parser.add_argument(
-        "--pictures", type=_count, default=40, help="how many different ones (default %(default)s)"
+        "--pictures", type=whole_number, default=40, help="how many different ones (default %(default)s)"
     )
     parser.add_argument("--precision", help="of our models (default: the manifest's)")
     parser.add_argument("--no-keras", action="store_true", help="leave the Keras network out")
@@ -633,7 +624,7 @@ def measure(
         )
     try:
         for count in threads:
-            _progress(f"loading, {count} thread(s)")
+            progress(f"loading, {count} thread(s)")
             rows += _our_rows(material, count, precision)
             if peers is not None:
                 rows += _other_rows(material, peers, count, skipped)
@@ -648,7 +639,7 @@ def measure(
             len(material.pictures),
             rounds=rounds,
             guard=guard,
-            progress=lambda done: _progress(f"{100 * done / rounds:3.0f} %  {len(rows)} rows in turns"),
+            told=lambda done: progress(f"{100 * done / rounds:3.0f} %  {len(rows)} rows in turns"),
         )
     finally:
         cv2.setNumThreads(cv2_threads)
@@ -663,11 +654,11 @@ def measure(
     accuracies = None
     if data is not None and complete:
         names = dict.fromkeys(row.name for row in rows if row.unit == "picture")
-        accuracies = Accuracies(data, {n: answers(n, peers, data, precision, _progress) for n in names})
+        accuracies = Accuracies(data, {n: answers(n, peers, data, precision) for n in names})
         for row in rows:
             if row.name in accuracies.answers:
                 row.accuracy, row.worn = accuracies.ap(row.name), accuracies.worn(row.name)
-    _progress("comparing")
+    progress("comparing")
     result: dict[str, Any] = {
         "version": 1,
         "kind": "peers",
@@ -685,7 +676,7 @@ def measure(
         )
     if not complete:
         result["interrupted"] = True
-    _progress("")
+    progress("")
     return result
 
 
@@ -808,18 +799,6 @@ def _sentence(one: dict[str, Any]) -> str:
         both = ""
     head = f"- {one['ours']} against {one['peer']}, {one['threads']} thread(s): "
     return head + "; ".join([speed, *figures, *([both] if both else [])])
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 10**9:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
-def _progress(text: str) -> None:
-    """One line on stderr that the next call overwrites; silent where nobody watches."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

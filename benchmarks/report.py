@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import Plot, draw
-from benchmarks.resultfile import PERCENTILES, Result, label, machine_names, read_result
+from benchmarks.resultfile import PARTS, PERCENTILES, Result, label, machine_names, read_result
 from edge.errors import InputError, MaskedgeError, SinkError, UsageError
 from edge.tflite import write_atomically
 
@@ -97,7 +97,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
         _machines_table,
         _latency_table,
         _peers_tables,
-        _loop_table,
+        _loop_tables,
+        _validate_tables,
         _invalid_table,
         _estimate_table,
     )
@@ -210,32 +211,104 @@ def _peers_tables(results: Sequence[Result]) -> Iterable[Table]:
             yield Table(f"Ahead or behind: {machine}", head, verdicts, len(head))
 
 
-def _loop_table(results: Sequence[Result]) -> Iterable[Table]:
-    rows = []
+def _loop_tables(results: Sequence[Result]) -> Iterable[Table]:
+    fast, camera, parts = [], [], []
     for machine, result in zip(machine_names(results), results, strict=True):
         for row in result.valid_rows if result.kind == "loop" else ():
-            loop = (row.get("stages") or {}).get("loop") or {}
-            rows.append(
+            stages = row.get("stages") or {}
+            age = row.get("frame_age") or {}
+            who = [machine, _short(row), _number(row.get("faces_found"), 1), str(row.get("threads", "-"))]
+            if row.get("mode") == "camera":
+                camera.append(
+                    [
+                        *who,
+                        _number(result.data.get("fps"), 0),
+                        _number(row.get("fps"), 1),
+                        str(row.get("dropped", "-")),
+                        *(_number(age.get(key), 1) for key in PERCENTILES),
+                        _number((stages.get("busy") or {}).get("p50")),
+                        _number(row.get("cpu_percent"), 0),
+                        _number(row.get("watts"), 2),
+                    ]
+                )
+                continue
+            fast.append(
                 [
-                    machine,
-                    str(row.get("mode", "-")),
-                    _number(row.get("faces_found"), 1),
-                    str(row.get("threads", "-")),
-                    *(_number(loop.get(key)) for key in PERCENTILES),
+                    *who,
+                    *(_number((stages.get("loop") or {}).get(key)) for key in PERCENTILES),
                     _number(row.get("fps"), 1),
-                    _number((row.get("frame_age") or {}).get("p90"), 1),
-                    str(row.get("dropped", "-")),
-                    _number(row.get("overhead"), 2),
+                    "-"
+                    if row.get("overhead") is None
+                    else _interval(row["overhead"], row.get("overhead_ci")),
                     _number(row.get("cpu_percent"), 0),
                     _number(row.get("peak_rss_mb"), 0),
+                    _number(row.get("watts"), 2),
                 ]
             )
-    if rows:
-        head = ["machine", "mode", "faces", "threads", "p50", "p90", "p99", "fps", "frame age p90", "dropped"]
-        head += ["loop / invokes", "CPU %", "peak MB"]
+            if row.get("faces_wanted") == 1 and row.get("mode") == "burst" and row.get("parts"):
+                parts.append((machine, row["parts"]))
+    head = ["machine", "scene", "faces", "threads"]
+    if fast:
         yield Table(
-            "The camera loop", head, rows, 2, "Milliseconds a frame; faces are those found, on average."
+            "The camera loop",
+            [*head, *PERCENTILES, "fps", "loop / invokes", "CPU %", "peak MB", "W"],
+            fast,
+            2,
+            "Milliseconds a frame, as fast as it can; faces are those found, on average; 95 % intervals.",
         )
+    if camera:
+        yield Table(
+            "The camera loop behind a camera",
+            [
+                *head,
+                "asked fps",
+                "fps",
+                "dropped",
+                *(f"age {key}" for key in PERCENTILES),
+                "busy",
+                "CPU %",
+                "W",
+            ],
+            camera,
+            2,
+            "A clip at the pace of a camera. Age: milliseconds from the frame to its result.",
+        )
+    for machine, one in parts:
+        rows = [
+            [PARTS[key], f"{1e3 * ms:.0f}", f"{100 * ms / one['loop']:.1f} %"]
+            for key, ms in one.items()
+            if key in PARTS and ms
+        ]
+        rows.append(["the whole loop", f"{1e3 * one['loop']:.0f}", "100 %"])
+        yield Table(f"Where the loop's time goes, one face: {machine}", ["stage", "µs", "share"], rows, 1)
+
+
+def _validate_tables(results: Sequence[Result]) -> Iterable[Table]:
+    for machine, result in zip(machine_names(results), results, strict=True):
+        rows = [
+            [
+                row["model"],
+                row["precision"],
+                str(row.get("threads")),
+                _number(row.get("ours_ms")),
+                _number(row.get("litert_benchmark_ms")),
+                _interval(row["ratio"], row.get("ratio_ci")),
+                "yes" if row.get("agrees") else "no",
+            ]
+            for row in (result.valid_rows if result.kind == "validate" else ())
+        ]
+        if rows:
+            head = [
+                "model",
+                "precision",
+                "threads",
+                "ours",
+                "litert-benchmark",
+                "ours / theirs",
+                "within 5 %",
+            ]
+            intro = "Medians in milliseconds, both programs in turns; 95 % intervals."
+            yield Table(f"The benchmark against another: {machine}", head, rows, 2, intro)
 
 
 def _invalid_table(results: Sequence[Result]) -> Iterable[Table]:
@@ -259,7 +332,8 @@ def _invalid_table(results: Sequence[Result]) -> Iterable[Table]:
 def _short(row: Mapping[str, Any]) -> str:
     if "model" in row:
         return label(row)
-    return f"loop, {row.get('faces_wanted', '?')} face(s), {row.get('mode', '')}"
+    faces = row.get("faces_wanted")
+    return ("the clip" if faces is None else f"{faces} face(s)") + f", {row.get('mode', '-')}"
 
 
 def _estimate_table(results: Sequence[Result]) -> Iterable[Table]:

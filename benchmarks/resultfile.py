@@ -11,7 +11,19 @@ from typing import Any
 from edge.errors import InputError
 
 PERCENTILES = ("p50", "p90", "p99")
-KINDS = ("latency", "loop", "peers", "estimate")
+KINDS = ("latency", "loop", "peers", "validate", "estimate")
+PARTS = {
+    "face_bare": "face model, bare invoke",
+    "attributes_bare": "attributes model, bare invokes",
+    "face_call": "face model: pixels in, results out, caches that others used",
+    "attributes_call": "attributes model: the same",
+    "decode": "boxes, landmarks, NMS",
+    "track": "tracker",
+    "attributes_rest": "align, sharpness, vote",
+    "hand_over": "frame from the reader thread, counters of the loop",
+    "other": "result object, hand-over to the sinks",
+}
+"""What a frame's time is made of; see `benchmarks.loop.Probe.parts`."""
 _REMEDY = "give files that --json of maskedge bench wrote"
 
 

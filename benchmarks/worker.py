@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -235,13 +236,14 @@ def serve() -> None:
             continue
         model.set_inputs(*inputs[number % len(inputs)])
         number += 1
-        _send(answers, asdict(_measure(model, question["seconds"], switched=question["switched"])))
+        _send(answers, asdict(measure_turn(model.invoke, question["seconds"], switched=question["switched"])))
 
 
-def _measure(model: Model, seconds: float, *, switched: bool) -> Turn:
+def measure_turn(invoke: Callable[[], object], seconds: float, *, switched: bool) -> Turn:
+    """Time invokes for a while; with `switched` one before that does not count."""
     from benchmarks.machine import frequency_mhz, usage
 
-    invoke, clock = model.invoke, time.perf_counter
+    clock = time.perf_counter
     times: list[float] = []
     starts: list[float] = []
     if switched:

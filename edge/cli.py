@@ -494,10 +494,12 @@ def _add_unlock_options(command: argparse.ArgumentParser, *, source: bool, decid
 
 
 _BENCHES = {
+    "loop": ("benchmarks.loop", "", "the whole camera loop against its bare models"),
     "peers": ("benchmarks.peers", "", "our models against what one would take instead, in one run"),
     "report": ("benchmarks.report", "", "results as one HTML page with plots, and as Markdown"),
     "compare": ("benchmarks.compare", "", "two results: which rows differ by more than noise"),
     "estimate": ("benchmarks.estimate", "", "what a model would take on a Raspberry Pi that is not here"),
+    "validate": ("benchmarks.validate", "", "this benchmark against another, and against what must come out"),
 }
 """Word after `maskedge bench` to module, prefix of `main` and `add_arguments` in it, and help."""
 

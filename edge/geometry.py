@@ -84,18 +84,18 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the points are not finite, or all of `source` coincide.
     """
+    # Plain complex numbers: for points this few NumPy's overhead is most of the work.
     p, q = (
-        np.ascontiguousarray(points, np.float64).reshape(-1, 2).view(np.complex128)[:, 0]
+        [complex(x, y) for x, y in np.asarray(points, np.float64).reshape(-1, 2).tolist()]
         for points in (source, target)
     )
-    centre, goal = complex(p.sum()) / len(p), complex(q.sum()) / len(q)
-    spread = 0.0
-    if cmath.isfinite(centre) and cmath.isfinite(goal):
-        p = p - centre
-        spread = float(np.vdot(p, p).real)
-    if not 1e-9 <= spread < math.inf:
+    centre, goal = sum(p) / len(p), sum(q) / len(q)
+    p = [point - centre for point in p]
+    spread = sum(point.real * point.real + point.imag * point.imag for point in p)
+    if not (cmath.isfinite(goal) and 1e-9 <= spread < math.inf):
         raise ValueError("the points coincide or are not finite")
-    a = complex(np.vdot(p, q)) / spread  # the mean of q drops out, since p has none
+    # The mean of the target drops out, since the source's is zero now.
+    a = sum(point.conjugate() * other for point, other in zip(p, q, strict=True)) / spread
     b = goal - a * centre
     return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
 
@@ -214,7 +214,7 @@ def suppress(
         What `nms` returns, each with the IoU of that box with all boxes: n float32.
     """
     boxes = np.asarray(boxes_xywh, np.float32)
-    left = np.argsort(-np.asarray(scores), kind="stable")
+    left = (-np.asarray(scores)).argsort(kind="stable")
     if not left.size:
         return
     start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
@@ -226,4 +226,4 @@ def suppress(
         overlap = inter / np.maximum(area[best] + area - inter, np.float32(1e-9))
         yield best, overlap
         left = left[1:]
-        left = left[overlap[left] <= iou_threshold]
+        left = left[overlap.take(left) <= iou_threshold]

@@ -87,7 +87,7 @@ class Tracker:
         boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
         owner: dict[int, _Track] = {}
         if self._tracks:
-            strong = np.array([face.score >= self.start_score for face in faces])
+            strong = [face.score >= self.start_score for face in faces]
             self._match(boxes, strong, time_s, owner)
         out = []
         for index, face in enumerate(faces):
@@ -110,16 +110,23 @@ class Tracker:
     def _age(self, track: _Track) -> float:
         return self.max_age_s * (1.0 if track.hits >= _SETTLED_HITS else _UNSETTLED_AGE)
 
-    def _match(self, boxes: np.ndarray, strong: np.ndarray, time_s: float, owner: dict[int, _Track]) -> None:
+    def _match(
+        self, boxes: np.ndarray, strong: Sequence[bool], time_s: float, owner: dict[int, _Track]
+    ) -> None:
         """Fill `owner` (index of the face to its track): first by overlap, then by distance."""
         tracks = self._tracks
         now = np.array([_predict(track, time_s) for track in tracks])  # n x 4: x, y, w, h
-        iou = iou_matrix(now, boxes)
         used: set[int] = set()
-        needed = np.where(strong, self.iou, max(self.iou, _LOW_SCORE_IOU))
+        needed = max(self.iou, _LOW_SCORE_IOU), self.iou
         # Strong detections choose before weak ones, as in ByteTrack: a weak one takes only what is left.
-        rank = np.where(iou >= needed, iou + strong, 0.0)
-        _greedy(rank, tracks, used, owner)
+        # Plain numbers, since pairs are few: arrays would take several times as long.
+        pairs = [
+            (overlap + strong[column], row, column)
+            for row, overlaps in enumerate(iou_matrix(now, boxes).tolist())
+            for column, overlap in enumerate(overlaps)
+            if overlap >= needed[strong[column]]
+        ]
+        _greedy(pairs, tracks, used, owner)
         if len(used) == len(tracks) or len(owner) == len(boxes):
             return
         size = np.sqrt(np.maximum(boxes[:, 2] * boxes[:, 3], 1e-9))
@@ -127,8 +134,10 @@ class Tracker:
         apart = (now[:, None, :2] + now[:, None, 2:] / 2) - (boxes[:, :2] + boxes[:, 2:] / 2)
         away = np.hypot(apart[..., 0], apart[..., 1]) / ((track_size + size) / 2)
         ratio = size / track_size
-        alike = (ratio < _SIZE_RATIO) & (ratio > 1 / _SIZE_RATIO) & strong
-        _greedy(np.where(alike & (away < self.reach), self.reach - away, 0.0), tracks, used, owner)
+        near = (ratio < _SIZE_RATIO) & (ratio > 1 / _SIZE_RATIO) & np.array(strong) & (away < self.reach)
+        rows, columns = near.nonzero()
+        closeness = (self.reach - away[rows, columns]).tolist()
+        _greedy([*zip(closeness, rows.tolist(), columns.tolist(), strict=True)], tracks, used, owner)
 
 
 def _predict(track: _Track, time_s: float) -> tuple[float, float, float, float]:
@@ -150,11 +159,11 @@ def _move(track: _Track, x: float, y: float, w: float, h: float, time_s: float) 
     track.hits += 1
 
 
-def _greedy(rank: np.ndarray, tracks: list[_Track], used: set[int], owner: dict[int, _Track]) -> None:
-    """Take pairs of `rank` (tracks x faces, 0 = never) from the best down, each track and face once."""
-    rows, columns = np.nonzero(rank > 0)
-    for pair in np.argsort(-rank[rows, columns], kind="stable"):
-        row, column = int(rows[pair]), int(columns[pair])
+def _greedy(
+    pairs: list[tuple[float, int, int]], tracks: list[_Track], used: set[int], owner: dict[int, _Track]
+) -> None:
+    """Take pairs (rank, place of the track, index of the face) from the best down, each of both once."""
+    for _, row, column in sorted(pairs, key=lambda pair: -pair[0]):
         if row not in used and column not in owner:
             used.add(row)
             owner[column] = tracks[row]

@@ -132,31 +132,43 @@ class FaceDetector:
 
     def _decode(self, outputs: list[np.ndarray], scale: float, width: int, height: int) -> tuple[Face, ...]:
         logits, boxes, landmarks = (outputs[i][0] for i in self._order)
-        logits = logits[:, 0]
+        logits = logits.ravel()
         # Weaker cells of a face do not report it, but they vote on where it is.
         floor = min(max(min(self.score_threshold, VOTER_SCORE), 1e-6), 1 - 1e-6)
-        keep = np.flatnonzero(logits >= math.log(floor / (1 - floor)))
+        keep = (logits >= math.log(floor / (1 - floor))).nonzero()[0]
         if not keep.size:
             return ()
-        # From here on for few cells: what counts is the number of NumPy's calls.
-        logits = logits[keep]
+        # From here on for few cells: what counts is the number of NumPy's calls. `take` copies, so that what
+        # follows may work in place.
+        logits = logits.take(keep)
         if keep.size > MAX_CANDIDATES:
             best = np.argsort(-logits, kind="stable")[:MAX_CANDIDATES]
             keep, logits = keep[best], logits[best]
-        centre, s, boxes = self._centres[keep], self._strides[keep], boxes[keep]
-        wh = s * np.exp(np.minimum(boxes[:, 2:], 6.0))
-        xywh = np.concatenate([centre + s * boxes[:, :2] - wh / 2, wh], axis=1) / scale
-        points = (centre[:, None] + s[:, None] * landmarks[keep].reshape(-1, 5, 2)) / scale
+        centre, s = self._centres.take(keep, 0), self._strides.take(keep, 0)
+        xywh = boxes.take(keep, 0)
+        xy, wh = xywh[:, :2], xywh[:, 2:]
+        np.minimum(wh, 6.0, out=wh)
+        np.exp(wh, out=wh)
+        wh *= s
+        xy *= s
+        xy += centre
+        xy -= wh / 2
+        xywh /= scale
+        points = landmarks.take(keep, 0).reshape(-1, 5, 2)
+        points *= s[:, None]
+        points += centre[:, None]
+        points /= scale
+        points = points.reshape(-1, 10)
         scores = 1 / (1 + np.exp(-logits))
         faces = []
         for i, overlap in suppress(xywh, scores, self.nms_iou):
             if scores[i] < self.score_threshold:
                 break
-            voters = np.flatnonzero(overlap >= VOTER_IOU)
-            votes = scores[voters]
+            voters = (overlap >= VOTER_IOU).nonzero()[0]
+            votes = scores.take(voters)
             votes /= votes.sum()
-            x, y, w, h = (votes @ xywh[voters]).tolist()
-            marks = (votes @ points[voters].reshape(-1, 10)).reshape(5, 2)
+            x, y, w, h = (votes @ xywh.take(voters, 0)).tolist()
+            marks = (votes @ points.take(voters, 0)).reshape(5, 2)
             x0, y0, x1, y1 = max(0.0, x), max(0.0, y), min(float(width), x + w), min(float(height), y + h)
             if x1 - x0 < 1 or y1 - y0 < 1:
                 continue
