@@ -257,12 +257,6 @@ def test_the_stages_add_up() -> None:
     assert mean["invoke"] == pytest.approx(0.5)
 
 
-def test_the_loop_costs_little_besides_the_detector() -> None:
-    report = Pipeline(Clip(600), OneFace(faces=3)).run()
-    # 0.06 ms on a desktop; the limit leaves room for a small board and for a busy one.
-    assert report.stages["loop"].percentile(50) - report.stages["capture"].percentile(50) < 0.5
-
-
 def face_model() -> Model:
     """A face model of 64 x 64 pixels that always finds two faces."""
     cells = 8 * 8 + 4 * 4 + 2 * 2
