@@ -499,6 +499,11 @@ _BENCHES = {
     "report": ("benchmarks.report", "", "results as one HTML page with plots, and as Markdown"),
     "compare": ("benchmarks.compare", "", "two results: which rows differ by more than noise"),
     "estimate": ("benchmarks.estimate", "", "what a model would take on a Raspberry Pi that is not here"),
+    "calibrate": (
+        "benchmarks.calibrate",
+        "",
+        "false and true accepts of the identity model on your people",
+    ),
     "validate": ("benchmarks.validate", "", "this benchmark against another, and against what must come out"),
 }
 """Word after `maskedge bench` to module, prefix of `main` and `add_arguments` in it, and help."""
