@@ -235,6 +235,34 @@ def attributes_model(size: int = 32) -> bytes:
     return build(tensors, ops, [0], outputs)
 
 
+def identity_model(size: int = 112, cells: int = 4) -> bytes:
+    """An identity model that goes by where a crop is light and dark: its embedding is the mean of each of
+    cells x cells parts, less that of the whole; the quality is always high.
+    """
+    pixels, count = size * size * 3, cells * cells
+    rows = np.zeros((cells, cells, cells, size // cells, cells, size // cells, 3), np.float32)
+    for y in range(cells):
+        for x in range(cells):
+            rows[y, x, y, :, x] = count
+    rows = (rows.reshape(count, pixels) - 1) / pixels
+    tensors = [
+        Tensor("image", (1, size, size, 3), "uint8"),
+        Tensor("pixels", (1, size, size, 3)),
+        Tensor("rows", (count, pixels), data=rows),
+        Tensor("none", (count,), data=np.zeros(count, np.float32)),
+        Tensor("embedding", (1, count)),
+        Tensor("zeros", (1, pixels), data=np.zeros((1, pixels), np.float32)),
+        Tensor("high", (1,), data=np.float32([3])),
+        Tensor("quality", (1, 1)),
+    ]
+    ops = [
+        Op(CAST, [0], [1], 1, CAST_OPTIONS),
+        Op(FULLY_CONNECTED, [1, 2, 3], [4], 1, FULLY_CONNECTED_OPTIONS),
+        Op(FULLY_CONNECTED, [1, 5, 6], [7], 1, FULLY_CONNECTED_OPTIONS),
+    ]
+    return build(tensors, ops, [0], [4, 7])
+
+
 def custom_op_model() -> bytes:
     """A model whose only op no runtime knows."""
     return build(
