@@ -7,6 +7,7 @@ RGB buffers, padded rows and the controls are for tests/test_picamera2.py, and f
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 YAML = Path("/usr/share/libcamera/pipeline/virtual/virtual.yaml")
 PICTURES = Path("/tmp/pictures")
 OUT = Path("/tmp/out")
+CHECK_LIMIT_S = 120
 STANDINS = ctypes.CDLL("/maskedge/standins.so")
 SILENT = ctypes.c_int.in_dll(STANDINS, "camera_silent")
 PERIOD_US = ctypes.c_int.in_dll(STANDINS, "camera_period_us")
@@ -343,8 +345,11 @@ def main() -> int:
             continue
         begun = time.monotonic()
         name = check.__name__.replace("_", " ")
+        # Ends this process with every thread's stack, from a thread that needs no Python to run.
+        faulthandler.dump_traceback_later(CHECK_LIMIT_S, exit=True)
         said = check()
         print(f"proved: {name}: {said} ({time.monotonic() - begun:.1f} s)", flush=True)
+    faulthandler.cancel_dump_traceback_later()
     return 0
 
 
