@@ -257,8 +257,8 @@ clean: ## remove caches and built files
 	find benchmarks edge export tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## also remove the virtual environments
-	@rm -rf .venv .venv-tflite .venv-export
+distclean: clean ## also remove the virtual environments and what test-pi fetched
+	@rm -rf .venv .venv-tflite .venv-export .pi-cache
 
 .PHONY: help
 help: ## this list
