@@ -31,6 +31,9 @@ export PIP_ROOT_USER_ACTION := ignore
 # "user = true" in a pip configuration would make pip fail inside a virtual environment.
 export PIP_USER := 0
 
+# Not by its name inside a recipe: there make -n would run the line that it is in, with .ONESHELL the whole recipe.
+again := $(MAKE) --no-print-directory
+
 PYTHONS := 3.11 3.12 3.13
 comma := ,
 empty :=
@@ -108,11 +111,11 @@ test: ## every test: both runtimes and the export part; on a Pi the edge part al
 	fi
 	if [ -n "$$small" ]; then
 	    echo "maskedge: $$small: testing the edge part alone (the export part needs TensorFlow: make test-export)"
-	    $(MAKE) --no-print-directory test-$(if $(filter tflite,$(RUNTIME)),tflite,edge)
+	    $(again) test-$(if $(filter tflite,$(RUNTIME)),tflite,edge)
 	else
-	    $(MAKE) --no-print-directory test-edge
-	    $(MAKE) --no-print-directory test-tflite
-	    $(MAKE) --no-print-directory test-export
+	    $(again) test-edge
+	    $(again) test-tflite
+	    $(again) test-export
 	fi
 	echo "maskedge: tests passed in $$(($$(date +%s) - start)) s"
 
@@ -177,7 +180,7 @@ test-tflite: ## the same tests with tflite-runtime; skipped where there is no Py
 	    echo "maskedge: SKIPPED the tests with tflite-runtime: it needs Python 3.11, which is not on this machine"
 	    exit 0
 	fi
-	$(MAKE) --no-print-directory .venv-tflite/.ready
+	$(again) .venv-tflite/.ready
 	echo "maskedge: testing the edge part with tflite-runtime"
 	.venv-tflite/bin/python -m pytest -q --ignore=tests/export $(ARGS)
 
@@ -190,7 +193,7 @@ test-export: .venv-export/.ready ## tests of training, converting and scoring, w
 test-pi: .venv/.ready ## Raspberry Pi OS without a Pi: arm64, install, camera, service; or PARTS="arm64 ..."
 	@$(call find-python,3.11,$(PYTHON) python3 python3.11)
 	if [ -n "$$py" ]; then
-	    $(MAKE) --no-print-directory .venv-tflite/.ready
+	    $(again) .venv-tflite/.ready
 	    export MASKEDGE_TFLITE_PYTHON=$(CURDIR)/.venv-tflite/bin/python
 	fi
 	exec tests/pi/run $(PARTS)
@@ -273,8 +276,8 @@ clean: ## remove caches and built files
 	find benchmarks edge export tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## also remove the virtual environments
-	@rm -rf .venv .venv-tflite .venv-export
+distclean: clean ## also remove the virtual environments and what test-pi fetched
+	@rm -rf .venv .venv-tflite .venv-export .pi-cache
 
 .PHONY: help
 help: ## this list

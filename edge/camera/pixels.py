@@ -70,7 +70,7 @@ def _rows(data: np.ndarray, start: int, used: int, count: int, stride: int) -> n
 
 
 def _decoded(data: np.ndarray, width: int, height: int) -> np.ndarray:
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         raise ValueError("the JPEG picture is damaged")
     if picture.shape[:2] != (height, width):

@@ -7,10 +7,10 @@ RGB buffers, padded rows and the controls are for tests/test_picamera2.py, and f
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import logging
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -34,6 +34,8 @@ HERE = Path(__file__).resolve().parent
 YAML = Path("/usr/share/libcamera/pipeline/virtual/virtual.yaml")
 PICTURES = Path("/tmp/pictures")
 OUT = Path("/tmp/out")
+CHECK_LIMIT_S = 120
+PROC = int(os.environ["MASKEDGE_PROC_FD"])
 STANDINS = ctypes.CDLL("/maskedge/standins.so")
 SILENT = ctypes.c_int.in_dll(STANDINS, "camera_silent")
 PERIOD_US = ctypes.c_int.in_dll(STANDINS, "camera_period_us")
@@ -94,19 +96,23 @@ def after(seconds: float, do: Callable[[], None]) -> Iterator[None]:
     timer.join()
 
 
+def about_this_process(what: str) -> int:
+    """A folder or file of this process in the /proc outside, which the chroot has none of."""
+    return os.open(f"{os.getpid()}/{what}", os.O_RDONLY, dir_fd=PROC)
+
+
 def open_files() -> int:
-    count = 0
-    for number in range(256):
-        try:
-            os.fstat(number)
-            count += 1
-        except OSError:
-            pass
-    return count
+    folder = about_this_process("fd")
+    try:
+        return len(os.listdir(folder))
+    finally:
+        os.close(folder)
 
 
 def memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Resident now; the peak may be from long before."""
+    with os.fdopen(about_this_process("statm")) as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def the_loop_finds_the_faces() -> str:
@@ -117,7 +123,7 @@ def the_loop_finds_the_faces() -> str:
         camera([picture])
         lines, video = OUT / f"{number}.jsonl", OUT / f"{number}.avi"
         done = maskedge(
-            "--source", "picamera2", "--size", "640x480", "--frames", "12",
+            "--source", "picamera2", "--size", "640x480", "--frames", "12", "--threads", "1",
             "--sink", f"jsonl:{lines}", "--sink", f"video:{video}",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -141,7 +147,8 @@ def the_loop_finds_the_faces() -> str:
         assert shown.shape == (480, 640, 3)
         cv2.imwrite(str(OUT / f"{number}.png"), shown)
     assert worst > 0.6, worst
-    assert 0 < np.median(ages) < 200, ages
+    # A time on the wrong clock is taken for now, and the frame for younger than the camera's pace allows.
+    assert PERIOD_US.value / 1000 < np.median(ages) < 1000 * module.MAX_AGE_S, ages
     age = np.median(ages)
     return f"{found} faces, worst overlap {worst:.2f}, median frame age {age:.1f} ms; mask states right"
 
@@ -187,20 +194,21 @@ def a_thousand_frames_leak_nothing() -> str:
             raise ValueError("broken on purpose")
         return real(*arguments)
 
-    at_200 = 0.0
+    memory = []
     with open_source("picamera2", size=(640, 480), small=320) as source:
         for count, _frame in enumerate(source.frames(), 1):
+            memory.append(memory_mb())
             if count == 200:
-                at_200 = memory_mb()
                 module.to_bgr = broken_now_and_then
             if count == 1000:
                 break
     module.to_bgr = real
     PERIOD_US.value *= 6
-    grown = memory_mb() - at_200
+    grown = float(np.median(memory[800:]) - np.median(memory[200:400]))
     assert calls > 900, calls
     assert grown < 3, grown
-    return f"memory grew by {grown:.1f} MB from frame 200 to 1000, {calls // 3} conversions failed on purpose"
+    broken = calls // 3
+    return f"memory {grown:+.1f} MB from frames 200-400 to 800-1000, {broken} conversions failed on purpose"
 
 
 def it_opens_again_and_again() -> str:
@@ -283,32 +291,34 @@ def a_camera_that_falls_silent() -> str:
     def silent(on: bool) -> None:
         SILENT.value = on
 
-    with open_source("picamera2", size=(640, 480), timeout=6.0) as source:
+    with open_source("picamera2", size=(640, 480), timeout=10.0) as source:
         frames = source.frames()
         next(frames)
         silent(True)
         begun = time.monotonic()
-        with after(4.5, lambda: silent(False)):
-            while (frame := next(frames)).time < begun + 4.0:
+        # By then all requests are lost, as after a loose contact: only opening it again helps.
+        with after(2.0, lambda: silent(False)):
+            while (frame := next(frames)).time < begun + 2.0:
                 pass
         back = frame.time - begun
         for _ in range(20):
             frame = next(frames)
         silent(True)
-        begun = time.monotonic()
+        last = begun = time.monotonic()
         try:
             for frame in frames:
-                begun = frame.time
+                assert frame.time < begun + 5, "it was not silenced"
+                last = frame.time
         except CameraError as error:
-            message, late = str(error), time.monotonic() - begun
+            message, late = str(error), time.monotonic() - last
         else:
             raise AssertionError("a silent camera ended in peace")
         silent(False)
     logging.getLogger("edge").removeHandler(listener)
     assert any("stopped sending frames; trying again" in line for line in heard), heard
     assert any("sends frames again" in line for line in heard), heard
-    assert 5.9 < late < 7.5, late
-    return f"frames again after {back:.1f} s (silent for 4.5 s); {message}"
+    assert 9.9 < late < 20, late
+    return f"frames again after {back:.1f} s (silent for 2 s); {message}"
 
 
 def it_ends_at_any_moment() -> str:
@@ -343,8 +353,11 @@ def main() -> int:
             continue
         begun = time.monotonic()
         name = check.__name__.replace("_", " ")
+        # Ends this process with every thread's stack, from a thread that needs no Python to run.
+        faulthandler.dump_traceback_later(CHECK_LIMIT_S, exit=True)
         said = check()
         print(f"proved: {name}: {said} ({time.monotonic() - begun:.1f} s)", flush=True)
+    faulthandler.cancel_dump_traceback_later()
     return 0
 
 

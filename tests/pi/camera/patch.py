@@ -11,7 +11,7 @@ from pathlib import Path
 
 packages = Path(sysconfig.get_path("purelib"))
 (packages / "pykms.py").write_text(
-    "class PixelFormat:\n    RGB888 = BGR888 = XRGB8888 = XBGR8888 = YUV420 = 0\n"
+    "class PixelFormat:\n    RGB888 = BGR888 = XRGB8888 = XBGR8888 = YUV420 = YVU420 = NV12 = MJPEG = 0\n"
 )
 file = packages / "picamera2" / "picamera2.py"
 text = file.read_text(encoding="utf-8")
