@@ -309,9 +309,10 @@ def _identity(args: argparse.Namespace) -> None:
             )
     elif args.command == "evaluate":
         from export.evaluate_identity import evaluate, table
+        from export.evaluate_unlock import unlock_table
 
-        result = evaluate(args.data, args.models, masks=args.masks, report=args.report)
-        print(f"{table(result)}\n\nthe whole report: {args.report}")
+        result = evaluate(args.data, args.models, masks=args.masks, report=args.report, trials=True)
+        print(f"{table(result)}\n\n{unlock_table(result['unlock'])}\n\nthe whole report: {args.report}")
 
 
 def main(argv: list[str] | None = None) -> int:
