@@ -17,7 +17,6 @@ from edge.config import load_config
 from edge.errors import InputError, SinkError, UsageError
 from edge.masks import paint_mask
 from edge.tasks.identity import Embedder
-from edge.tflite import load_manifest
 from edge.unlock.policy import FARS, Limits
 from export.verification import threshold_at
 
@@ -163,9 +162,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main(args: argparse.Namespace) -> int:
     """`maskedge bench calibrate`."""
     config = load_config(overrides={"models": args.models, "precision": args.precision})
-    entry = load_manifest(config.models).models.get("identity")
-    embedder = assembly.embedder(config)
-    assert entry is not None  # else there were no embedder
+    entry, embedder = assembly.identity_entry(config), assembly.embedder(config)
     faces = read_people(Path(args.folder), assembly.detector(config), embedder)
     rows = calibrate(faces, [Limits.of(entry, far) for far in FARS])
     if args.json:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge.tasks.attributes import AttributesEstimator
     from edge.tasks.face import FaceDetector
     from edge.tasks.identity import Embedder
+    from edge.tflite import ModelEntry
 
 
 def source(config: Config) -> Source:
@@ -59,6 +60,22 @@ def estimator(config: Config) -> AttributesEstimator | None:
     return AttributesEstimator(model, manifest.entry("attributes"), tasks=config.tasks)
 
 
+def identity_entry(config: Config) -> ModelEntry:
+    """What the manifest says of the identity model.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from edge.tflite import load_manifest
+
+    manifest = load_manifest(config.models)
+    entry = manifest.models.get("identity")
+    if entry is None:
+        remedy = "it is not among the shipped models yet: train one, see docs/training.md"
+        raise ModelError(f"no model 'identity' in {manifest.folder}", remedy=remedy)
+    return entry
+
+
 def embedder(config: Config) -> Embedder:
     """What tells who somebody is.
 
@@ -66,11 +83,9 @@ def embedder(config: Config) -> Embedder:
         ModelError: there is no such model.
     """
     from edge.tasks.identity import Embedder
-    from edge.tflite import load_manifest, load_model
+    from edge.tflite import load_model
 
-    manifest = load_manifest(config.models)
-    if "identity" not in manifest.models:
-        raise ModelError(f"no model 'identity' in {manifest.folder}", remedy="get the models again")
+    identity_entry(config)
     return Embedder(
         load_model("identity", precision=config.precision, threads=config.threads, models_dir=config.models)
     )

@@ -19,8 +19,7 @@ import numpy as np
 
 from edge import assembly
 from edge.config import Config, load_config
-from edge.errors import InputError, ModelError, NobodyEnrolledError, SinkError, UsageError
-from edge.tflite import load_manifest
+from edge.errors import InputError, NobodyEnrolledError, SinkError, UsageError
 from edge.unlock import policy
 from edge.unlock.vault import MODES, Vault, check_name, default_folder, open_key
 
@@ -52,9 +51,7 @@ def _vault(config: Config, args: argparse.Namespace, *, create: bool = False) ->
         ModelError: there is no identity model.
     """
     folder = _folder(config)
-    entry = load_manifest(config.models).models.get("identity")
-    if entry is None:
-        raise ModelError("no model 'identity'", remedy="get the models again")
+    entry = assembly.identity_entry(config)
     if not create and not any((folder / name).exists() for name in ("guard", "people.vault")):
         raise NobodyEnrolledError("nobody is enrolled", remedy="maskedge enrol NAME")
     passphrase = None
@@ -73,7 +70,7 @@ def open_namer(config: Config) -> tuple[Namer, Embedder]:
     from edge.unlock.names import Namer
 
     known = _vault(config, argparse.Namespace(passphrase_file=None)).people()
-    limits = policy.Limits.of(load_manifest(config.models).entry("identity"), config.unlock_far)
+    limits = policy.Limits.of(assembly.identity_entry(config), config.unlock_far)
     embedder = assembly.embedder(config)
     gallery = policy.Gallery(known.values(), limits)
     return Namer(embedder, gallery, every_s=config.identity_seconds), embedder
@@ -134,7 +131,7 @@ def enrol(args: argparse.Namespace) -> int:
     people = vault.people()
     if name in people and not args.replace:
         raise UsageError(f"{name} is enrolled already", remedy="--replace takes the new views instead")
-    limits = policy.Limits.of(load_manifest(config.models).entry("identity"), policy.FARS[0])
+    limits = policy.Limits.of(assembly.identity_entry(config), policy.FARS[0])
     embedder = assembly.embedder(config)
     estimator = assembly.estimator(replace(config, tasks=("mask",)))
     assert estimator is not None  # since mask is asked for
@@ -230,7 +227,7 @@ def _attempt(args: argparse.Namespace, wanted: str | None) -> int:
     from edge.unlock.gate import Gate
 
     config = _config(args)
-    limits = policy.Limits.of(load_manifest(config.models).entry("identity"), config.unlock_far)
+    limits = policy.Limits.of(assembly.identity_entry(config), config.unlock_far)
     vault = _vault(config, args)
     known = vault.people()
     if not known or (wanted is not None and wanted not in known):
