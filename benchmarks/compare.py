@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from benchmarks import intervals
 from benchmarks.resultfile import Result, identity, label, read_result
-from edge.errors import MaskedgeError, UsageError
+from benchmarks.terminal import number_to
+from edge.errors import UsageError
 
 LEAST_DIFFERENCE = 0.05
 """A smaller one is none: two runs of one program differ that much by where their memory happens to lie."""
@@ -165,20 +165,4 @@ def table(found: Sequence[Difference], least: float) -> str:
 
 
 def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share, as 0.05")
-    return value
-
-
-if __name__ == "__main__":
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
-    add_arguments(cli)
-    try:
-        sys.exit(main(cli.parse_args()))
-    except MaskedgeError as failure:
-        print(f"{cli.prog}: {failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)
+    return number_to(text, 10, "share, as 0.05")

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.latency import check_output, write_result
-from edge.errors import MaskedgeError, ModelError
+from edge.errors import ModelError
 from edge.tflite import is_path, load_manifest
 
 BOARDS = {"pi3": "Raspberry Pi 3 Model B+", "pi4": "Raspberry Pi 4 Model B", "pi5": "Raspberry Pi 5"}
@@ -548,13 +548,3 @@ def table(result: Mapping[str, Any]) -> str:
             f"range: x/÷ {board['range_factor']}"
         )
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__.split("\n", 1)[0])
-    add_arguments(cli)
-    try:
-        sys.exit(main(cli.parse_args()))
-    except MaskedgeError as failure:
-        print(f"{cli.prog}: {failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)

@@ -38,13 +38,13 @@ from benchmarks.machine import (
     usage,
 )
 from benchmarks.resultfile import PARTS
-from benchmarks.terminal import progress, some_time, whole_number
+from benchmarks.terminal import number_to, progress, some_time, whole_number
 from edge import board
 from edge.camera.base import LiveSource, to_bgr8
 from edge.camera.demo import DEMO_CLIP
 from edge.camera.video import VideoFile
 from edge.config import Config, load_config
-from edge.errors import InputError, MaskedgeError, UsageError
+from edge.errors import InputError, UsageError
 from edge.pipeline import Pipeline
 from edge.sinks.base import Sink
 from edge.tasks.attributes import AttributesEstimator, AttributesVoter
@@ -764,13 +764,7 @@ def face_counts(text: str) -> list[int | None]:
 
 
 def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of frames per second")
-    return value
+    return number_to(text, 1000, "number of frames per second")
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -858,13 +852,3 @@ def _overhead(row: Mapping[str, Any]) -> str:
         return "-"
     low, high = row["overhead_ci"]
     return f"{row['overhead']:.2f} ({low:.2f} to {high:.2f})"
-
-
-if __name__ == "__main__":
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.loop", description=__doc__.split("\n", 1)[0])
-    add_arguments(cli)
-    try:
-        sys.exit(main(cli.parse_args()))
-    except MaskedgeError as failure:
-        print(f"{cli.prog}: {failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)

@@ -799,15 +799,3 @@ def _sentence(one: dict[str, Any]) -> str:
         both = ""
     head = f"- {one['ours']} against {one['peer']}, {one['threads']} thread(s): "
     return head + "; ".join([speed, *figures, *([both] if both else [])])
-
-
-if __name__ == "__main__":
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.split("\n", 1)[0])
-    add_arguments(cli)
-    try:
-        sys.exit(main(cli.parse_args()))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except MaskedgeError as failure:
-        print(f"{cli.prog}: {failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)

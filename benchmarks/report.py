@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.plots import Plot, draw
 from benchmarks.resultfile import PARTS, PERCENTILES, Result, label, machine_names, read_result
-from edge.errors import InputError, MaskedgeError, SinkError, UsageError
+from edge.errors import InputError, SinkError, UsageError
 from edge.tflite import write_atomically
 
 
@@ -504,13 +504,3 @@ def _html_table(table: Table) -> str:
     inner = f"<h2>{text(table.title)}</h2>{intro}"
     inner += f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
     return f'<section class="estimate">{inner}</section>' if table.title.startswith("Estimates") else inner
-
-
-if __name__ == "__main__":
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__.split("\n", 1)[0])
-    add_arguments(cli)
-    try:
-        sys.exit(main(cli.parse_args()))
-    except MaskedgeError as failure:
-        print(f"{cli.prog}: {failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)

@@ -38,15 +38,20 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
-def duration(text: str) -> float:
-    """A time from 0 to a day in its unit's seconds, for argparse; 0 is for where it is a lower limit."""
+def number_to(text: str, most: float, what: str) -> float:
+    """A number from 0 to `most`, for argparse; `what` it is not, for the message."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time in seconds")
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what}")
     return value
+
+
+def duration(text: str) -> float:
+    """A time from 0 to a day in its unit's seconds, for argparse; 0 is for where it is a lower limit."""
+    return number_to(text, 86400, "time in seconds")
 
 
 def some_time(text: str) -> float:

@@ -27,7 +27,7 @@ from benchmarks.latency import PERCENTILES, check_output, figures, write_result
 from benchmarks.machine import Guard, Spent, Usage, machine, machine_after, usage
 from benchmarks.terminal import progress, some_time, whole_number
 from benchmarks.worker import Task, Worker, measure_turn, random_inputs
-from edge.errors import MaskedgeError, ModelError, UsageError
+from edge.errors import ModelError, UsageError
 from edge.tflite import is_path, load_manifest, load_model
 
 AGREE = 0.05
@@ -372,13 +372,3 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _verdict(one: Mapping[str, Any]) -> str:
     return "agrees" if one["agrees"] else "**does not agree**"
-
-
-if __name__ == "__main__":
-    cli = argparse.ArgumentParser(prog="python -m benchmarks.validate", description=__doc__.split("\n", 1)[0])
-    add_arguments(cli)
-    try:
-        sys.exit(main(cli.parse_args()))
-    except MaskedgeError as failure:
-        print(f"{cli.prog}: {failure}", file=sys.stderr)
-        sys.exit(failure.exit_code)
