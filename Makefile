@@ -16,8 +16,6 @@ SHELL := /bin/sh
 
 PYTHON ?=
 ARGS ?=
-# Test files at a time.
-JOBS ?= 2
 MODEL ?= face
 # A 32-bit system has no ai-edge-litert.
 RUNTIME ?= $(if $(filter 32,$(shell getconf LONG_BIT)),tflite,litert)
@@ -151,7 +149,7 @@ window: .venv/.ready ## in .venv the OpenCV that can open windows in place of th
 # Without dependencies, because those of the project would bring ai-edge-litert, which is preferred where both are there.
 .venv-tflite/.ready: $(project) constraints/tflite.txt constraints/dev.txt $(call stale,.venv-tflite)
 	@$(call make-venv,.venv-tflite,3.11,$(PYTHON) python3 python3.11,half a minute: 60 MB to download)
-	$(call pip-install,.venv-tflite,-r constraints/tflite.txt -c constraints/dev.txt cryptography pytest pytest-xdist)
+	$(call pip-install,.venv-tflite,-r constraints/tflite.txt -c constraints/dev.txt cryptography pytest)
 	$(call pip-install,.venv-tflite,--no-deps -e .)
 	$(call finish-venv,.venv-tflite)
 
@@ -173,7 +171,7 @@ uninstall-pi: ## remove that again
 .PHONY: test-edge
 test-edge: .venv/.ready ## tests that need no TensorFlow, with ai-edge-litert
 	@echo "maskedge: testing the edge part with ai-edge-litert"
-	.venv/bin/python -m pytest -q -n $(JOBS) --dist loadfile --ignore=tests/export $(ARGS)
+	.venv/bin/python -m pytest -q --ignore=tests/export $(ARGS)
 
 .PHONY: test-tflite
 test-tflite: ## the same tests with tflite-runtime; skipped where there is no Python 3.11
@@ -184,12 +182,12 @@ test-tflite: ## the same tests with tflite-runtime; skipped where there is no Py
 	fi
 	$(again) .venv-tflite/.ready
 	echo "maskedge: testing the edge part with tflite-runtime"
-	.venv-tflite/bin/python -m pytest -q -n $(JOBS) --dist loadfile --ignore=tests/export $(ARGS)
+	.venv-tflite/bin/python -m pytest -q --ignore=tests/export $(ARGS)
 
 .PHONY: test-export
 test-export: .venv-export/.ready ## tests of training, converting and scoring, with TensorFlow
 	@echo "maskedge: testing the export part with TensorFlow"
-	.venv-export/bin/python -m pytest -q -n $(JOBS) --dist loadfile tests/export $(ARGS)
+	.venv-export/bin/python -m pytest -q tests/export $(ARGS)
 
 .PHONY: test-pi
 test-pi: .venv/.ready ## Raspberry Pi OS without a Pi: arm64, install, camera, service; or PARTS="arm64 ..."

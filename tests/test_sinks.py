@@ -429,7 +429,7 @@ class Slow(Sink):
     def write(self, frame: Frame, analysis: Analysis) -> None:
         time.sleep(self.seconds)
         self.threads.add(threading.get_ident())
-        if frame.id == self.fail_at:
+        if self.fail_at is not None and frame.id >= self.fail_at:
             raise SinkError("broken", remedy="mend it")
         self.got.append(frame.id)
 
@@ -471,7 +471,8 @@ def test_an_error_of_a_background_sink_reaches_the_loop(drop: bool) -> None:
     inner = Slow(0.001, fail_at=5)
     with pytest.raises(SinkError, match="mend it"), Background(inner, capacity=2, drop=drop) as sink:
         write_all(sink)
-    assert inner.got == [0, 1, 2, 3, 4]
+    before = [0, 1, 2, 3, 4]
+    assert set(inner.got) <= set(before) if drop else inner.got == before
     assert inner.closed == 1
 
 
