@@ -88,8 +88,7 @@ def unmasker(config: Config, *, threads: int | None = None) -> Unmasker:
 
     manifest = load_manifest(config.models)
     if "unmask" not in manifest.models:
-        remedy = "get the models again, or leave the task unmask out"
-        raise ModelError(f"no model 'unmask' in {manifest.folder}", remedy=remedy)
+        raise ModelError(f"no model 'unmask' in {manifest.folder}", remedy="get the models again")
     model = load_model(
         "unmask",
         precision=config.precision,

@@ -374,7 +374,7 @@ def _add_unmask(add: Callable[..., _Parser]) -> None:
         "show what may be under the masks in pictures: made up by a model, plausible, not true",
         """examples:
   maskedge unmask photo.jpg --out faces            writes faces/photo.png, the whole picture at its own size
-  maskedge unmask photos/ --out faces --save-mask  and faces/STEM.mask.png: white is what was replaced, black
+  maskedge unmask photos/ --out faces --save-mask  and faces/STEM.mask.png: white is what masks hide, black
                                                    what is exactly as it was
 
 What a mask hides is not in the picture. A model makes up a mouth and nose that fit the rest; the person's own
@@ -390,7 +390,7 @@ exit codes: 0 done   1 some pictures could not be read, or one not written   2 w
     unmask.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, glob or http(s) address")
     unmask.add_argument("--out", required=True, metavar="DIR", help="folder to write DIR/STEM.png into")
     unmask.add_argument(
-        "--save-mask", action="store_true", help="also write DIR/STEM.mask.png, what was replaced"
+        "--save-mask", action="store_true", help="also write DIR/STEM.mask.png, what masks hide"
     )
     unmask.add_argument(
         "--no-mark", action="store_true", help="leave out the word reconstruction, to measure"

@@ -160,16 +160,27 @@ def test_the_rim_is_soft_over_about_a_pixel_of_the_crop() -> None:
 
 def test_a_faint_map_leaves_the_picture_as_it_is() -> None:
     image = texture(400, 300)
-    picture, region = unmasker(REGION * 0.09).picture(image, [face()])
+    picture, region = unmasker(REGION * 0.015).picture(image, [face()])
     assert not region.any()
     assert (picture == image).all()
 
 
+@pytest.mark.parametrize("hidden", [0.25, 0.5, 0.75])
+def test_where_a_mask_hides_a_part_of_a_pixel_the_model_alone_fades(hidden: float) -> None:
+    image = smooth(400, 300)
+    picture, region = unmasker(REGION * hidden).picture(image, [face()])
+    assert region.max() == pytest.approx(hidden, abs=1e-3)
+    core = region > hidden - 0.01
+    assert np.abs(picture[core] - (128 + hidden * (np.array(BGR) - 128))).max() <= 1
+
+
 def test_what_reaches_beyond_the_crop_ends_softly_at_its_border() -> None:
-    _, region = unmasker(np.ones((SIZE, SIZE), np.float32)).picture(smooth(400, 300), [face()])
+    picture, region = unmasker(np.ones((SIZE, SIZE), np.float32)).picture(smooth(400, 300), [face()])
     assert region[150, 200] == 1
-    assert np.abs(np.diff(region, axis=0)).max() < 0.35
-    assert np.abs(np.diff(region, axis=1)).max() < 0.35
+    assert (picture[region == 0] == 128).all()
+    whole = abs(BGR[0] - 128)
+    for axis in (0, 1):
+        assert np.abs(np.diff(picture[..., 0].astype(int), axis=axis)).max() < 0.35 * whole
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e9, -1e9])

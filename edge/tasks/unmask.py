@@ -33,9 +33,9 @@ NOTE = (
 )
 """Goes with every picture that shows one, as metadata."""
 
-# The map is a probability, or a share at the rim: below the first the picture stays as it is, from the second
-# on it is replaced. The rim of a mask is thus gone, and the seam lies on what the mask does not hide.
-_LEAVE, _REPLACE = 0.1, 0.5
+# Up to the first value of the map the picture stays exactly as it is; from the second on the completion is
+# shown, which is itself the picture where the map is low: faded twice, the rim of the mask would be seen.
+_LEAVE, _REPLACE = 0.02, 0.25
 _FADE = 0.04  # of the crop's side: a mask that reaches beyond the crop ends softly there
 
 # ---- colour at the seam
@@ -62,6 +62,7 @@ class Completion:
         rect: x0, y0, x1, y1 of the part of the crop with `alpha` above 0, crop pixels; x1 <= x0 for none.
         coarse: 32 x 32 x 3 float32, `pixels` reduced.
         rim: 32 x 32 float32, 1 where `coarse` shows the picture itself, else 0.
+        hidden: S x S float32, 0..1, how much of each pixel the mask hides; 0 where `alpha` is 0.
     """
 
     pixels: np.ndarray
@@ -69,17 +70,25 @@ class Completion:
     rect: tuple[int, int, int, int]
     coarse: np.ndarray
     rim: np.ndarray
+    hidden: np.ndarray
 
     @classmethod
-    def of(cls, pixels: np.ndarray, alpha: np.ndarray) -> Completion:
-        """From its first two attributes."""
+    def of(cls, pixels: np.ndarray, alpha: np.ndarray, hidden: np.ndarray | None = None) -> Completion:
+        """From the attributes of these names; `hidden` None is the same as `alpha`."""
         some = (alpha > 0).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(some)
         coarse = cv2.resize(pixels, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
         # One cell apart from the seam: what is half hidden would give the mask's colour to the skin.
         spread = cv2.dilate(cv2.resize(alpha, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA), _NEIGHBOURS)
         rim = (spread <= 0) * _shown(coarse)
-        return cls(pixels, alpha, (x, y, x + width, y + height), coarse.astype(np.float32), rim)
+        return cls(
+            pixels,
+            alpha,
+            (x, y, x + width, y + height),
+            coarse.astype(np.float32),
+            rim,
+            alpha if hidden is None else hidden,
+        )
 
 
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -157,11 +166,12 @@ class Unmasker:
         completed, hidden = outputs[self._completed][0], outputs[self._map][0, :, :, 0]
         if completed.dtype != np.uint8:
             completed = np.rint(np.nan_to_num(completed)).clip(0, 255).astype(np.uint8)
-        alpha = (np.nan_to_num(hidden, posinf=1, neginf=0) - np.float32(_LEAVE)) * np.float32(
-            1 / (_REPLACE - _LEAVE)
-        )
-        alpha = alpha.clip(0, 1) * self._window
-        return Completion.of(cv2.cvtColor(completed, cv2.COLOR_RGB2BGR), alpha)
+        hidden = np.nan_to_num(hidden, posinf=1, neginf=0).clip(0, 1)
+        alpha = ((hidden - np.float32(_LEAVE)) * np.float32(1 / (_REPLACE - _LEAVE))).clip(
+            0, 1
+        ) * self._window
+        bgr = cv2.cvtColor(completed, cv2.COLOR_RGB2BGR)
+        return Completion.of(bgr, alpha, np.where(alpha > 0, hidden, np.float32(0)))
 
     def picture(self, image: np.ndarray, faces: Iterable[Face]) -> tuple[np.ndarray, np.ndarray]:
         """A whole picture with what may be under the masks of its faces.
@@ -171,7 +181,7 @@ class Unmasker:
             faces: of it, with mask states; those without a mask over the mouth are left alone.
 
         Returns:
-            A new picture, H x W x 3 uint8 BGR, and H x W float32, 0..1, how much of each pixel was replaced:
+            A new picture, H x W x 3 uint8 BGR, and H x W float32, 0..1, how much of each pixel masks hide:
             where that is 0 the picture is exactly the one given.
 
         Raises:
@@ -205,7 +215,7 @@ def uncovered(
         image: H x W x 3 uint8 BGR; not changed.
         patches: where they overlap, the later one is seen.
         template: 5 x 2 of the model's alignment, in sides of the crop; None takes `TEMPLATE`.
-        region: H x W float32 that is raised to how much of each pixel is replaced, 0..1.
+        region: H x W float32 that is raised to how much of each pixel masks hide, 0..1.
         fine: enlarge by cubic interpolation, smoother and three times as slow as linear.
 
     Returns:
@@ -236,7 +246,7 @@ def _put(
         (a, b, dx), (c, d, dy) = similarity(patch.landmarks, template * size).tolist()
     except ValueError:
         return
-    alpha = completion.alpha[y0:y1, x0:x1]
+    alpha, hidden = completion.alpha[y0:y1, x0:x1], completion.hidden[y0:y1, x0:x1]
     scale = math.hypot(a, c)  # crop pixels per pixel of the picture
     # Half a pixel: points are measured from the corner of the first pixel, cv2 counts from its middle.
     dx += 0.5 * (a + b) - 0.5 - x0
@@ -259,6 +269,7 @@ def _put(
         small = max(1, before[0] // 2), max(1, before[1] // 2)
         pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
         alpha = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)
+        hidden = cv2.resize(hidden, small, interpolation=cv2.INTER_AREA)
         across, down = small[0] / before[0], small[1] / before[1]
         a, b, dx = a * across, b * across, (dx + 0.5) * across - 0.5
         c, d, dy = c * down, d * down, (dy + 0.5) * down - 0.5
@@ -277,12 +288,13 @@ def _put(
                 flags=flags | cv2.WARP_INVERSE_MAP,
                 borderMode=cv2.BORDER_REPLICATE,
             )
-            share = cv2.warpAffine(alpha, matrix, shape, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+            linear = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            share = cv2.warpAffine(alpha, matrix, shape, flags=linear)
             # It weighs and rounds so that a share of 0 keeps every value of a pixel, which the tests prove.
             part[...] = cv2.blendLinear(new, part, share, 1 - share)
             if region is not None:
                 where = region[y : y + part.shape[0], x : x + part.shape[1]]
-                np.maximum(where, share, out=where)
+                np.maximum(where, cv2.warpAffine(hidden, matrix, shape, flags=linear), out=where)
 
 
 def _matched(
