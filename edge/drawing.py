@@ -108,18 +108,17 @@ def annotate(
         A new picture of the same kind and size, with `beside` twice as wide. Line width and text grow with
         the picture; text that could not be read, in pictures of a few pixels, is left out.
     """
-    out = np.ascontiguousarray(image).copy()
-    height, width = out.shape[:2]
+    image = np.ascontiguousarray(image)
+    height, width = image.shape[:2]
     patches = [face.unmasked for face in analysis.faces if face.unmasked is not None]
-    other = out
+    other = image
     if patches:
         from edge.tasks.unmask import uncovered
 
-        other = uncovered(out, patches)
-    if beside:
-        other = mark(other) if patches else out.copy()
-    else:
-        out = other
+        other = uncovered(image, patches)
+        if beside:
+            mark(other)
+    out = other if patches and not beside else image.copy()
     unit = math.sqrt(width * height) / 640
     line = max(1, round(2 * unit))
     cap = max(_MIN_CAP, 13 * unit)

@@ -18,7 +18,7 @@ import pytest
 
 from edge.drawing import MARK_WORDS, PURPLE, annotate, mark
 from edge.errors import ModelError
-from edge.geometry import similarity
+from edge.geometry import align, similarity
 from edge.tasks import attributes
 from edge.tasks.unmask import TEMPLATE, Completion, Patch, Unmasker, covered, uncovered
 from edge.tflite import Model, ModelEntry, ModelFile
@@ -126,6 +126,46 @@ def test_the_region_lies_where_the_crop_was_cut_out(one: Face, dtype: str) -> No
     assert region.sum() == pytest.approx(expected.sum(), rel=0.2 if one.box[2] < 20 else 0.06)
     if core.any():
         assert np.abs(picture[core > 0].astype(int) - BGR).max() <= 1
+
+
+@pytest.mark.parametrize("one", POSES)
+def test_a_crop_put_back_lies_exactly_where_it_was(one: Face) -> None:
+    """In a picture of slow waves an error in grey values, over their slope, is one in pixels."""
+    y, x = np.mgrid[:300, :400].astype(np.float64)
+    points = np.asarray(one.landmarks, np.float64)
+    scale = one.box[2] * 1.68 / SIZE  # pixels of the picture in one of the crop
+    slope = 8 / max(scale, 1)
+    phases = np.dstack([(x - 200) * slope / 100, (y - 150) * slope / 100])
+    image = np.full((300, 400, 3), 128, np.uint8)
+    image[..., :2] = np.rint(128 + 100 * np.sin(phases))
+    crop = align(image, points, np.array(TEMPLATE), SIZE)
+    out = uncovered(image, [Patch(Completion.of(crop, REGION), points)], fine=True)
+    rim = math.ceil(2 * scale)
+    inside = where(one, image.shape)
+    inside[300 - rim :] = 0  # beyond the picture the crop is black
+    inside = (cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=2) if scale > 0.3 else inside) > 0
+    error = (out.astype(float) - image)[inside][:, :2]
+    slopes = slope * np.cos(phases)[inside]
+    shift = (error * slopes).sum(axis=0) / (slopes * slopes).sum(axis=0)
+    assert np.abs(shift).max() < 0.12 * max(scale, 1)
+
+
+def test_a_small_face_does_not_flicker() -> None:
+    """Of the finest pattern only its mean is left, whatever the face's place between two pixels."""
+    checks = np.where(np.indices((SIZE, SIZE)).sum(0) % 2, 255, 0).astype(np.uint8)
+    completion = Completion.of(np.dstack([checks] * 3), REGION)
+    for shift in (0.0, 0.3, 0.6):
+        one = face(200 + shift, 150, 30)
+        out = uncovered(smooth(400, 300), [Patch(completion, one.landmarks)])
+        inside = cv2.erode(where(one, out.shape), np.ones((3, 3), np.uint8)) > 0
+        assert np.abs(out[inside].astype(int) - 128).max() <= 3
+
+
+def test_the_model_sees_rgb_and_what_it_copies_comes_back_as_it_was() -> None:
+    image = smooth(400, 300)
+    image[:] = (10, 120, 240)
+    completion = unmasker().look(image, face().landmarks)
+    assert (completion.pixels[10:50, 20:100] == (10, 120, 240)).all()
 
 
 @pytest.mark.parametrize("one", POSES)
@@ -462,8 +502,9 @@ def test_the_loop_does_not_wait_and_the_newest_frame_wins() -> None:
         live.close()
 
 
-def test_every_face_gets_its_turn() -> None:
-    one = LiveUnmasker(unmasker(), every_s=0.5)
+@pytest.mark.parametrize("every_s", [0.0, 0.5])
+def test_every_face_gets_its_turn(every_s: float) -> None:
+    one = LiveUnmasker(unmasker(), every_s=every_s)
     faces = [face(40 + 60 * i, 150, 50, track=i) for i in range(6)]
     ids, number = set(range(6)), 0
     ready: set[int | None] = set()
