@@ -19,11 +19,15 @@ import pytest
 from edge.drawing import MARK_WORDS, PURPLE, annotate, mark
 from edge.errors import ModelError
 from edge.geometry import align, similarity
+from edge.pipeline import Pipeline
+from edge.sinks import Canvas, Sink
+from edge.sinks.summary import RunReport
 from edge.tasks import attributes
 from edge.tasks.unmask import TEMPLATE, Completion, Patch, Unmasker, covered, uncovered
 from edge.tflite import Model, ModelEntry, ModelFile
-from edge.types import MASK_STATES, Analysis, Face
+from edge.types import MASK_STATES, Analysis, Face, Frame
 from edge.unmasking import LiveUnmasker
+from tests.test_pipeline import Clip
 from tests.tiny_models import add_model, cast_model, constant_model, unmask_model
 
 ROOT = Path(__file__).parent.parent
@@ -678,6 +682,68 @@ def test_pictures_that_stand_for_themselves_are_completed_at_once() -> None:
     assert a.unmasked is not None
     assert b.unmasked is None
     assert len(live.finished_ms) == 1
+
+
+# -------------------------------------------------------------------------------------------- the loop
+
+
+class Masked:
+    """A detector that finds one face with a mask."""
+
+    last_invoke_ms = 0.0
+
+    def detect(self, image: np.ndarray) -> tuple[Face, ...]:
+        return (face(32, 24, 40),)
+
+
+class Keep(Sink):
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[Frame, Analysis]] = []
+        self.reports: list[RunReport] = []
+
+    def write(self, frame: Frame, analysis: Analysis) -> None:
+        self.got.append((frame, analysis))
+
+    def finish(self, report: RunReport) -> None:
+        self.reports.append(report)
+
+
+def test_in_the_loop_frames_stay_as_they_are_and_the_stage_is_told() -> None:
+    keep = Keep()
+    live = LiveUnmasker(unmasker(), wait=True)
+    canvas = Canvas()
+    report = Pipeline(Clip(20), Masked(), [keep], unmasker=live, canvas=canvas).run()
+    assert len(keep.got) == 20
+    for frame_, found in keep.got:
+        assert (frame_.image == frame_.id).all()
+        assert found.faces[0].unmasked is not None
+        assert "unmask" in found.timing_ms
+        assert "unmasked" not in found.to_json()["faces"][0]
+        assert (canvas.picture(frame_, found) != frame_.image).any()
+        assert (frame_.image == frame_.id).all()
+    assert report.stages["unmask_invoke"].count == 20
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_an_error_ends_the_loop_once_and_cleanly(wait: bool) -> None:
+    gate = Gate(ModelError("the model broke"))
+    gate.leave.release(1000)
+    keep = Keep()
+    live = LiveUnmasker(gate, every_s=0, wait=wait)
+    with pytest.raises(ModelError, match="the model broke"):
+        Pipeline(Clip(2000, pause=0.002), Masked(), [keep], unmasker=live).run()
+    assert [report.ended for report in keep.reports] == ["error"]
+    assert len(keep.got) < 2000
+    assert "unmask" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_the_end_of_the_loop_ends_the_thread() -> None:
+    live = LiveUnmasker(unmasker(), every_s=0)
+    Pipeline(Clip(30, pause=0.002), Masked(), unmasker=live).run()
+    assert live._thread is not None
+    assert not live._thread.is_alive()
 
 
 # ----------------------------------------------------------------------------------------- steadiness
