@@ -39,10 +39,10 @@ _LEAVE, _REPLACE = 0.02, 0.25
 _FADE = 0.04  # of the crop's side: a mask that reaches beyond the crop ends softly there
 
 # ---- colour at the seam
-_COARSE = 32  # cells a side in which the difference of colour is looked at
-_SPREAD = 4.0  # cells; how far the rim's difference counts, a quarter of a face
-_WEAK = 0.02  # share of the rim below which the difference fades, deep under a mask
-_MOST = 48.0  # grey values; a larger difference is another thing, not another light
+_COARSE = 32  # cells a side in which the colour is looked at
+_SPREAD = 4.0  # cells; how far the rim counts, an eighth of the crop
+_FAINT = 0.5  # grey values; where less than this of the rim reaches, deep under a mask, the colour stays
+_DARKER, _LIGHTER = -0.4, 0.6  # of a cell's colour; a larger change is another thing, not another light
 
 _TILE = 1 << 20  # pixels put in at a time: a face may fill 200 megapixels
 
@@ -62,6 +62,7 @@ class Completion:
         rect: x0, y0, x1, y1 of the part of the crop with `alpha` above 0, crop pixels; x1 <= x0 for none.
         coarse: 32 x 32 x 3 float32, `pixels` reduced.
         rim: 32 x 32 float32, 1 where `coarse` shows the picture itself, else 0.
+        light: 32 x 32 x 3 float32, above 0: the colour of `coarse` on the rim, spread over all of it.
         hidden: S x S float32, 0..1, how much of each pixel the mask hides; 0 where `alpha` is 0.
     """
 
@@ -70,6 +71,7 @@ class Completion:
     rect: tuple[int, int, int, int]
     coarse: np.ndarray
     rim: np.ndarray
+    light: np.ndarray
     hidden: np.ndarray
 
     @classmethod
@@ -77,18 +79,13 @@ class Completion:
         """From the attributes of these names; `hidden` None is the same as `alpha`."""
         some = (alpha > 0).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(some)
-        coarse = cv2.resize(pixels, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(pixels, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
         # One cell apart from the seam: what is half hidden would give the mask's colour to the skin.
         spread = cv2.dilate(cv2.resize(alpha, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA), _NEIGHBOURS)
-        rim = (spread <= 0) * _shown(coarse)
-        return cls(
-            pixels,
-            alpha,
-            (x, y, x + width, y + height),
-            coarse.astype(np.float32),
-            rim,
-            alpha if hidden is None else hidden,
-        )
+        rim, coarse = (spread <= 0) * _shown(small), small.astype(np.float32)
+        light = cv2.GaussianBlur(coarse * rim[..., None], (0, 0), _SPREAD) + np.float32(_FAINT)
+        rect = (x, y, x + width, y + height)
+        return cls(pixels, alpha, rect, coarse, rim, light, alpha if hidden is None else hidden)
 
 
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -303,28 +300,25 @@ def _matched(
 ) -> np.ndarray:
     """The part `rect` of the completed pixels, in the light of the picture that it is put into.
 
-    What the picture around the hidden part is brighter, or of another tint, than the same in the completion,
-    is carried on into it: the difference at the rim, spread by a normalised convolution. For the picture that
-    the completion was made from it is zero where the model copies what is bare; without `fine`, which takes
-    twice as long, only about zero.
+    By how much the picture around the hidden part is brighter than the same in the completion, in each
+    colour, is carried on into it: the ratio at the rim, spread by a normalised convolution. For the picture
+    that the completion was made from it is 1 where the model copies what is bare; without `fine`, which takes
+    twice as long, only about 1.
     """
     x0, y0, x1, y1 = completion.rect
     pixels = completion.pixels[y0:y1, x0:x1]
     coarse = align(image, landmarks, template, completion.alpha.shape[0] if fine else _COARSE)
     if fine:
         coarse = cv2.resize(coarse, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
-    sums = np.empty((_COARSE, _COARSE, 4), np.float32)
-    np.subtract(coarse, completion.coarse, out=sums[..., :3])
-    np.clip(sums[..., :3], -_MOST, _MOST, out=sums[..., :3])
-    np.multiply(completion.rim, _shown(coarse), out=sums[..., 3])
-    sums[..., :3] *= sums[..., 3:]
-    near = cv2.GaussianBlur(sums, (0, 0), _SPREAD)
-    light: np.ndarray = near[..., :3] / (near[..., 3:] + np.float32(_WEAK))
-    if float(np.abs(light).max()) < 0.5:
+    change = coarse - completion.coarse
+    change = np.clip(change, _DARKER * completion.coarse, _LIGHTER * completion.coarse)
+    change *= (completion.rim * _shown(coarse))[..., None]
+    light: np.ndarray = cv2.GaussianBlur(change, (0, 0), _SPREAD) / completion.light
+    if float(np.abs(light).max()) < 1 / 256:
         return pixels
+    light += 1
     size = completion.alpha.shape[0]
-    light = cv2.resize(light, (size, size))[y0:y1, x0:x1]
-    return cv2.add(pixels, light, dtype=cv2.CV_8U)
+    return cv2.multiply(pixels, cv2.resize(light, (size, size))[y0:y1, x0:x1], dtype=cv2.CV_8U)
 
 
 def _shown(coarse: np.ndarray) -> np.ndarray:
