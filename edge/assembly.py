@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge.tasks.attributes import AttributesEstimator
     from edge.tasks.face import FaceDetector
     from edge.tasks.identity import Embedder
+    from edge.tasks.unmask import Unmasker
     from edge.tflite import ModelEntry
 
 
@@ -89,6 +90,28 @@ def embedder(config: Config) -> Embedder:
     return Embedder(
         load_model("identity", precision=config.precision, threads=config.threads, models_dir=config.models)
     )
+
+
+def unmasker(config: Config, *, threads: int | None = None) -> Unmasker:
+    """What completes masked faces; on `threads` where the options do not say.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    from edge.tasks.unmask import Unmasker
+    from edge.tflite import load_manifest, load_model
+
+    manifest = load_manifest(config.models)
+    if "unmask" not in manifest.models:
+        remedy = "it is not among the shipped models yet"
+        raise ModelError(f"no model 'unmask' in {manifest.folder}", remedy=remedy)
+    model = load_model(
+        "unmask",
+        precision=config.precision,
+        threads=config.threads or threads,
+        models_dir=config.models,
+    )
+    return Unmasker(model, manifest.entry("unmask"))
 
 
 def score(config: Config) -> float:

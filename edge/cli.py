@@ -18,6 +18,8 @@ from edge.config import LOG_LEVELS, Config, default_file, load_config
 from edge.errors import InputError, MaskedgeError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edge.camera import Source
     from edge.sinks import Canvas, Sink
     from edge.types import Analysis, Frame
@@ -31,6 +33,7 @@ _EXAMPLES = """examples:
   maskedge run --source usb:0           a camera
   maskedge image photo.jpg --out found  a picture, and a copy with the boxes drawn in the folder found
   maskedge run --tasks mask             how masks are worn, without a look at gender
+  maskedge unmask photo.jpg --out faces what may be under the masks, made up by a model
   maskedge doctor                       if anything does not work"""
 
 _EXIT_CODES = """exit codes:
@@ -41,7 +44,8 @@ _TASKS_HELP = """tasks: mask and gender unless --tasks says otherwise; faces are
   --tasks mask   never looks at, stores or prints gender. It is a guess by appearance in two classes, and many
                  places should not collect it.
   --tasks face   faces alone; does not load the attributes model.
-  --tasks mask,identity   maskedge run also names people who enrolled (maskedge enrol), masked or not."""
+  --tasks mask,identity   maskedge run also names people who enrolled (maskedge enrol), masked or not.
+  --tasks mask,unmask     maskedge run also shows what may be under the masks: plausible, not true."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -185,6 +189,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     _add_run(add)
     _add_image(add)
+    _add_unmask(add)
     _add_unlock(add)
     models = add(
         "models",
@@ -238,6 +243,7 @@ def _add_run(add: Callable[..., _Parser]) -> None:
   maskedge run --source clip.mp4 --out boxes.mp4 a video with the boxes drawn
   maskedge run --source rtsp://camera/stream --sink jsonl:faces.jsonl --sink summary
   maskedge run --source demo --loop --seconds 10 --sink jsonl:- | jq .faces
+  maskedge run --tasks mask,unmask --view side-by-side   the camera, and beside it what may be under the masks
 
 Every option can also stand in a file: see maskedge config.
 
@@ -255,6 +261,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
         "source": "SOURCE",
         "sink": "SINK",
         "tasks": "TASK[,TASK]",
+        "view": "HOW",
         "size": "WxH",
         "models": "DIR",
         "precision": "NAME",
@@ -358,6 +365,40 @@ one line, else each face is: face 1 is the leftmost one.
     for name, metavar in options:
         one = next(one for one in fields(Config) if one.name == name).metadata
         image.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+
+
+def _add_unmask(add: Callable[..., _Parser]) -> None:
+    unmask = add(
+        "unmask",
+        _unmask,
+        "show what may be under the masks in pictures: made up by a model, plausible, not true",
+        """examples:
+  maskedge unmask photo.jpg --out faces            writes faces/photo.png, the whole picture at its own size
+  maskedge unmask photos/ --out faces --save-mask  and faces/STEM.mask.png: white is what masks hide, black
+                                                   what is exactly as it was
+
+What a mask hides is not in the picture. A model makes up a mouth and nose that fit the rest; the person's own
+look different. Never take it as evidence of who somebody is or what they look like; it is never used to
+unlock. Each picture says so: by the word reconstruction in its lower right corner, and in its metadata.
+--no-mark leaves the word out, for measuring; the metadata stays.
+
+Completed are faces whose mask covers the mouth (maskedge image tells); pictures without any are written as
+they are, without the word, and called "no mask". docs/unmask.md tells more.
+
+exit codes: 0 done   1 some pictures could not be read, or one not written   2 wrong use   3 no model""",
+    )
+    unmask.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, glob or http(s) address")
+    unmask.add_argument("--out", required=True, metavar="DIR", help="folder to write DIR/STEM.png into")
+    unmask.add_argument(
+        "--save-mask", action="store_true", help="also write DIR/STEM.mask.png, what masks hide"
+    )
+    unmask.add_argument(
+        "--no-mark", action="store_true", help="leave out the word reconstruction, to measure"
+    )
+    _add_model_folder(unmask)
+    for name, metavar in (("precision", "NAME"), ("threads", "N"), ("score", "0..1")):
+        one = next(one for one in fields(Config) if one.name == name).metadata
+        unmask.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
 
 
 def _add_unlock(add: Callable[..., _Parser]) -> None:
@@ -554,7 +595,7 @@ def _loop(args: argparse.Namespace) -> int:
     from edge.tasks.attributes import AttributesVoter
     from edge.tracking import Tracker
 
-    canvas = Canvas()
+    canvas = Canvas(beside="unmask" in config.tasks and config.view == "side-by-side")
     source = assembly.source(config)
     with source:  # a camera warms up while the model is loaded
         detector = assembly.detector(config, score=config.keep_score)
@@ -571,6 +612,17 @@ def _loop(args: argparse.Namespace) -> int:
 
             namer, embedder = open_namer(config)
             models.append(embedder.model)
+        pacer = Pacer(config.hot_celsius) if source.live and config.slow_when_hot else None
+        unmasker = None
+        if "unmask" in config.tasks:
+            from edge.unmasking import LiveUnmasker
+
+            # One thread, unless asked for more: it runs beside the loop, which needs the other cores.
+            completes = assembly.unmasker(config, threads=None if config.unmask_wait else 1)
+            unmasker = LiveUnmasker(
+                completes, every_s=config.unmask_seconds, wait=config.unmask_wait, pacer=pacer
+            )
+            models.append(completes.model)
 
         def on_first() -> None:
             for model in models:
@@ -578,7 +630,6 @@ def _loop(args: argparse.Namespace) -> int:
                 log.info("%s: %s on %s, %s", source.name, model.name, model.runtime, threads)
             log.info("first result %.2f s after the start of the program", _since_start())
 
-        pacer = Pacer(config.hot_celsius) if source.live and config.slow_when_hot else None
         sinks = _open_sinks(specs, source, config, canvas)
         if "NOTIFY_SOCKET" in os.environ:
             from edge.sinks.systemd import SystemdSink
@@ -592,6 +643,7 @@ def _loop(args: argparse.Namespace) -> int:
             tracker=tracker,
             labeller=labeller,
             namer=namer,
+            unmasker=unmasker,
             canvas=canvas,
             pacer=pacer,
             seconds=config.seconds,
@@ -676,6 +728,8 @@ def _inputs(source: str) -> list[str]:
 def _image(args: argparse.Namespace) -> int:
     names = ("models", "tasks", "precision", "threads", "score")
     config = load_config(overrides={name: getattr(args, name) for name in names})
+    if "unmask" in config.tasks:
+        raise UsageError("maskedge image has no task 'unmask'", remedy="use maskedge unmask")
 
     from edge import assembly
     from edge.camera import read_image
@@ -694,11 +748,11 @@ def _image(args: argparse.Namespace) -> int:
     show = _shower(canvas) if args.show else None
     begun = time.monotonic()
     failed = 0
-    progress = sys.stderr is not None and sys.stderr.isatty() and not sys.stdout.isatty() and len(inputs) > 3
+    progress = _shows_progress(len(inputs))
     for number, (path, error) in enumerate(inputs):
         name = public_url(path) if is_url(path) else path
         if progress:
-            print(f"\r{number + 1} of {len(inputs)} pictures\x1b[K", end="", file=sys.stderr, flush=True)
+            _show_progress(number + 1, len(inputs))
         start = time.monotonic()
         try:
             if error is not None:
@@ -725,10 +779,84 @@ def _image(args: argparse.Namespace) -> int:
         _print_found(analysis, written, as_json=args.json)
         if show is not None and not show(frame, analysis):
             break
+    return _ended(failed, len(inputs), progress=progress)
+
+
+def _unmask(args: argparse.Namespace) -> int:
+    names = ("models", "precision", "threads", "score")
+    config = load_config(overrides={name: getattr(args, name) for name in names} | {"tasks": ["mask,unmask"]})
+
+    from edge import assembly
+    from edge.camera import read_image
+    from edge.camera.network import is_url, public_url
+    from edge.drawing import mark
+    from edge.sinks.folder import OutputFolder, png, write_file
+    from edge.tasks.unmask import NOTE, covered
+
+    unmasker = assembly.unmasker(config)
+    detector = assembly.detector(config)
+    estimator = assembly.estimator(config)
+    assert estimator is not None
+    inputs = list(_expand(args.paths))
+    folder = OutputFolder(args.out, [path for path, error in inputs if error is None])
+    endings = (".png", ".mask.png") if args.save_mask else (".png",)
+    failed = 0
+    progress = _shows_progress(len(inputs))
+    for number, (path, error) in enumerate(inputs):
+        name = public_url(path) if is_url(path) else path
+        if progress:
+            _show_progress(number + 1, len(inputs))
+        try:
+            if error is not None:
+                raise error
+            image = read_image(path)
+        except InputError as problem:
+            failed += 1
+            _print_failed(name, str(problem), as_json=False)
+            continue
+        faces = estimator.label(image, detector.detect(image))
+        picture, region = unmasker.picture(image, faces)
+        texts = {"Software": f"maskedge {__version__}"}
+        count = sum(map(covered, faces))
+        if region.any():
+            texts["Description"] = NOTE
+            told = f"{count} face{'' if count == 1 else 's'} completed"
+            if not args.no_mark:
+                mark(picture)
+        elif count or any(face.mask is None or face.mask["state"] is None for face in faces):
+            told = "no mask, as far as can be told"
+        else:
+            told = "no mask" if faces else "no face"
+        written = folder.choose(name, *endings)
+        write_file(written[0], png(picture, texts))
+        if args.save_mask:
+            # Upwards, so that what is black was not touched at all.
+            write_file(written[1], png(_ceil(region), texts))
+        print(f"{name}: {told} -> {written[0]}", flush=True)
+    return _ended(failed, len(inputs), progress=progress)
+
+
+def _ceil(region: np.ndarray) -> np.ndarray:
+    """0..1 to 0..255, H x W uint8."""
+    import numpy as np
+
+    return np.ceil(region * np.float32(255)).clip(0, 255).astype(np.uint8)
+
+
+def _shows_progress(count: int) -> bool:
+    """Whether to count along on standard error: only on a terminal that does not show the results anyway."""
+    return sys.stderr is not None and sys.stderr.isatty() and not sys.stdout.isatty() and count > 3
+
+
+def _show_progress(number: int, count: int) -> None:
+    print(f"\r{number} of {count} pictures\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _ended(failed: int, count: int, *, progress: bool) -> int:
     if progress:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    if failed and len(inputs) > 1:
-        print(f"maskedge: {failed} of {len(inputs)} pictures could not be read", file=sys.stderr)
+    if failed and count > 1:
+        print(f"maskedge: {failed} of {count} pictures could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from edge.errors import UsageError
 
-TASKS = ("face", "mask", "gender", "identity")
+TASKS = ("face", "mask", "gender", "identity", "unmask")
+VIEWS = ("in-place", "side-by-side")
 LIVENESS = ("alike", "screen", "turn")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FLIPS = ("none", "horizontal", "vertical", "both")
@@ -348,6 +349,27 @@ class Config:
         range="0 (every frame) to 60; only with the task identity",
         why="names do not change; new faces do not wait",
     )
+    view: str = _option(
+        "in-place",
+        _one_of(*VIEWS),
+        "how pictures with the task unmask are shown and recorded",
+        range=f"{', '.join(VIEWS)}; only with the task unmask",
+        why="side by side shows what was there and what was made up; in place the picture keeps its size",
+    )
+    unmask_seconds: float = _option(
+        0.1,
+        _number(0, 60),
+        "how often each masked face is completed anew",
+        range="0 (as often as the machine can) to 60; only with the task unmask",
+        why="in between the last one moves along with the face; the less often, the cooler the board",
+    )
+    unmask_wait: bool = _option(
+        False,
+        _flag,
+        "let the loop wait until all masked faces of a frame are completed",
+        range="true or false; only with the task unmask",
+        why="for clips that are recorded from a file: each frame has its own; with a camera it costs frames",
+    )
     vault: str | None = _option(
         None,
         _text,
@@ -429,6 +451,11 @@ class Config:
             if value is None and one.default is None:
                 continue
             object.__setattr__(self, one.name, _checked(one.name, value, f"{one.name} = {_shown(value)}"))
+        if "unmask" in self.tasks and "mask" not in self.tasks:
+            raise UsageError(
+                "the task unmask needs the task mask, which tells what to complete",
+                remedy="--tasks mask,unmask",
+            )
         if self.keep_score is not None and self.score is not None and self.keep_score > self.score:
             raise UsageError(
                 f"keep_score = {self.keep_score:g} is above score = {self.score:g}",

@@ -35,6 +35,7 @@ MASK_LINES: dict[str, tuple[tuple[float, float], ...]] = {
     "chin": ((0.0, 0.08), (0.23, 0.31), (0.46, 0.54), (0.69, 0.77), (0.92, 1.0)),
     "none": ((0.0, 0.2), (0.8, 1.0)),
 }
+MARK_WORDS = ("reconstruction", "recon", "rec")
 GENDER_WORDS = {"female": "woman", "male": "man"}
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -89,20 +90,35 @@ def status_of(analysis: Analysis, fps: float | None = None) -> str:
     return "  ".join(parts)
 
 
-def annotate(image: np.ndarray, analysis: Analysis, *, fps: float | None = None) -> np.ndarray:
-    """Draw boxes, landmarks, labels and a status line.
+def annotate(
+    image: np.ndarray, analysis: Analysis, *, fps: float | None = None, beside: bool = False
+) -> np.ndarray:
+    """Draw completed faces, boxes, landmarks, labels and a status line.
+
+    Where the analysis has completed faces (`Face.unmasked`), they are shown without landmarks, and the
+    picture is marked as a reconstruction.
 
     Args:
         image: H x W x 3 uint8 BGR; is not changed.
         analysis: of this picture, in its pixels.
         fps: frames per second for the status line, or None to leave it out.
+        beside: leave the picture as it is, and add one with the completed faces to its right.
 
     Returns:
-        A new picture of the same size and kind. Line width and text grow with the picture; text that
-        could not be read, in pictures of a few pixels, is left out.
+        A new picture of the same kind and size, with `beside` twice as wide. Line width and text grow with
+        the picture; text that could not be read, in pictures of a few pixels, is left out.
     """
-    out = np.ascontiguousarray(image).copy()
-    height, width = out.shape[:2]
+    image = np.ascontiguousarray(image)
+    height, width = image.shape[:2]
+    patches = [face.unmasked for face in analysis.faces if face.unmasked is not None]
+    other = image
+    if patches:
+        from edge.tasks.unmask import uncovered
+
+        other = uncovered(image, patches)
+        if beside:
+            mark(other)
+    out = other if patches and not beside else image.copy()
     unit = math.sqrt(width * height) / 640
     line = max(1, round(2 * unit))
     cap = max(_MIN_CAP, 13 * unit)
@@ -110,7 +126,8 @@ def annotate(image: np.ndarray, analysis: Analysis, *, fps: float | None = None)
     for face in faces:
         _box(out, face, line)
     for face in faces:
-        _landmarks(out, face, line)
+        if beside or face.unmasked is None:
+            _landmarks(out, face, line)
     for face in faces:  # labels last, so that no box of another face runs through them
         x, y, _, h = face.box
         size = _text_size(label_of(face), cap, width, height)
@@ -124,7 +141,31 @@ def annotate(image: np.ndarray, analysis: Analysis, *, fps: float | None = None)
     status = _text_size(status_of(analysis, fps), cap, width, height)
     if status is not None:
         _text(out, status, 0, height, BLACK)
-    return out
+    if patches and not beside:
+        mark(out)  # last, so that no box or label covers it
+    return np.hstack((out, other)) if beside else out
+
+
+def mark(picture: np.ndarray) -> np.ndarray:
+    """Say in the lower right corner that a picture is a reconstruction.
+
+    Args:
+        picture: H x W x 3 uint8 BGR, is drawn on. Where it is too small for the word a shorter one is taken,
+            and in pictures of a few pixels a square of a colour that faces do not have.
+
+    Returns:
+        The same array.
+    """
+    height, width = picture.shape[:2]
+    cap = max(_MIN_CAP, 11 * math.sqrt(width * height) / 640)
+    for word in MARK_WORDS:
+        size = _text_size(word, cap, width, height)
+        if size is not None:
+            _text(picture, size, width, height, PURPLE)
+            return picture
+    side = max(1, min(width, height) // 3)
+    picture[height - side :, width - side :] = PURPLE
+    return picture
 
 
 class _Text:

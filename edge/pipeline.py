@@ -79,6 +79,30 @@ class Labeller(Protocol):
         ...
 
 
+class Completer(Protocol):
+    """What completes masked faces; `edge.unmasking.LiveUnmasker` is one.
+
+    Attributes:
+        finished_ms: times of the bare model since the call before, milliseconds.
+    """
+
+    finished_ms: list[float]
+
+    def label(self, image: np.ndarray, faces: Sequence[Face]) -> tuple[Face, ...]:
+        """Faces of a picture that stands for itself, H x W x 3 uint8 BGR."""
+        ...
+
+    def update(
+        self, image: np.ndarray, faces: Sequence[Face], time_s: float, tracks: Collection[int]
+    ) -> tuple[Face, ...]:
+        """Faces of the next frame, with track ids; `tracks` are all ids that the tracker remembers."""
+        ...
+
+    def close(self) -> None:
+        """End its thread."""
+        ...
+
+
 class _Stopped(Exception):
     """Raised by a signal while the loop waits for a frame."""
 
@@ -91,9 +115,9 @@ class Pipeline:
 
     Each `Analysis` has these `timing_ms`: `capture` (the loop waited this long for the frame; decoding runs
     in a thread of the source meanwhile), `face`, `attributes` (with a labeller), `identity` (with a namer),
-    `total` (from asking for the frame to the end of the analysis) and `frame_age` (from the capture to the
-    end of the analysis). Its `time` is that of capture since the loop began; for clips it is the position in
-    the clip.
+    `unmask` (with an unmasker: handing over, not the model, which runs beside the loop), `total` (from asking
+    for the frame to the end of the analysis) and `frame_age` (from the capture to the end of the analysis).
+    Its `time` is that of capture since the loop began; for clips it is the position in the clip.
 
     Pictures of a set are labelled each by itself: what lies at the same place in two photos need not be the
     same person.
@@ -105,6 +129,7 @@ class Pipeline:
         tracker: by default a new one.
         labeller: tells more about the faces; None leaves them as they are found.
         namer: tells who they are, likewise.
+        unmasker: completes masked faces for what is shown, after all else; closed by `run`.
         canvas: the one the sinks share; told the frames per second.
         pacer: slows a live source down while the board is hot; files are never slowed down.
         seconds, frames: end after this long or this many frames; None for never.
@@ -120,6 +145,7 @@ class Pipeline:
         tracker: Tracker | None = None,
         labeller: Labeller | None = None,
         namer: Labeller | None = None,
+        unmasker: Completer | None = None,
         canvas: Canvas | None = None,
         pacer: Pacer | None = None,
         seconds: float | None = None,
@@ -133,6 +159,7 @@ class Pipeline:
         self._tracker = Tracker() if tracker is None else tracker
         self._labeller = labeller
         self._namer = namer
+        self._unmasker = unmasker
         self._canvas = Canvas() if canvas is None else canvas
         self._pacer = pacer if source.live else None
         self._seconds = seconds
@@ -181,9 +208,12 @@ class Pipeline:
                 pass
             except BaseException as raised:
                 error = raised
-            for sink in self._sinks:
+            closing = [sink.close for sink in self._sinks]
+            if self._unmasker is not None:
+                closing.insert(0, self._unmasker.close)
+            for close in closing:
                 try:
-                    sink.close()
+                    close()
                 except Exception as raised:
                     error = error or raised
             report.ended = "error" if error else self._ended or "end"
@@ -202,6 +232,8 @@ class Pipeline:
         clock = time.monotonic
         source, detector, tracker, canvas = self._source, self._detector, self._tracker, self._canvas
         labeller, namer, pacer = self._labeller, self._namer, self._pacer
+        unmasker = self._unmasker
+        stages = ("attributes", labeller), ("identity", namer), ("unmask", unmasker)
         frames = source.frames()
         rate = None if source.live else source.fps or _PICTURES_FPS
         begun = asked = turned = clock()
@@ -225,7 +257,7 @@ class Pipeline:
             faces = tracker.update(faces, at)
             tracked = done = clock()
             timing = {"capture": (got - asked) * 1e3, "face": (detected - got) * 1e3}
-            for stage, tells in (("attributes", labeller), ("identity", namer)):
+            for stage, tells in stages:
                 if tells is None:
                     continue
                 if frame.name is None:
@@ -262,6 +294,9 @@ class Pipeline:
                 report.add("attributes_invoke", labeller.last_invoke_ms)
             if namer is not None:
                 report.add("identity_invoke", namer.last_invoke_ms)
+            if unmasker is not None:
+                for ms in unmasker.finished_ms:
+                    report.add("unmask_invoke", ms)
             report.add("sinks", (end - done) * 1e3)
             report.add("loop", (end - asked) * 1e3)
             # Smoothed over about ten frames, so that the number can be read.

@@ -58,6 +58,8 @@ class Face:
             probability, or where it is not clear the highest one; the probabilities of all states.
         gender: `{"label", "score"}`: of `GENDERS`, or None where it is not clear; its probability, likewise.
         identity: the result of that task. All three are JSON-ready, and None when the task did not run.
+        unmasked: `edge.tasks.unmask.Patch`, what may be under the mask, for whatever draws the picture; None
+            where nothing is. It is not part of the JSON: what it shows is made up.
     """
 
     box: tuple[float, float, float, float]
@@ -67,6 +69,7 @@ class Face:
     mask: dict[str, Any] | None = None
     gender: dict[str, Any] | None = None
     identity: dict[str, Any] | None = None
+    unmasked: Any = None
 
     def scaled(self, x: float, y: float) -> Face:
         """The same face in a picture that is `x` times as wide and `y` times as high."""

@@ -158,6 +158,16 @@ WRONG: list[tuple[list[str], int, str]] = [
     (["run", "--size", "big"], 2, "--size big must be WIDTHxHEIGHT"),
     (["run", "--tasks", "face,age"], 2, "has no task 'age'"),
     (["image", "--tasks", "age", "x.jpg"], 2, "--tasks age has no task 'age'"),
+    (["image", "--tasks", "mask,unmask", "x.jpg"], 2, "use maskedge unmask"),
+    (["run", "--tasks", "gender,unmask"], 2, "unmask needs the task mask"),
+    (["run", "--source", "demo", "--tasks", "mask,unmask"], 3, "no model 'unmask'"),
+    (["run", "--view", "upside-down"], 2, "--view upside-down must be one of in-place, side-by-side"),
+    (["unmask", "x.jpg"], 2, "required: --out"),
+    (["unmask", "--out", "o"], 2, "required: PATH"),
+    (["unmask", "x.jpg", "--out", "o", "--tasks", "mask"], 2, "unrecognized arguments"),
+    (["unmask", "x.jpg", "--out", "o"], 3, "no model 'unmask'"),
+    (["unmask", "x.jpg", "--out", "o", "--models", "/no/such"], 3, "no models folder /no/such"),
+    (["unmask", "x.jpg", "--out", "o", "--score", "9"], 2, "--score 9 must be between"),
     (["run", "--sink", "nowhere"], 2, "unknown sink 'nowhere'"),
     (["run", "--sink", "video:a.txt"], 2, "use one of .mp4"),
     (["run", "--sink", "a.mp4", "--out", "./a.mp4"], 2, "two sinks write to the same file"),
@@ -218,7 +228,8 @@ def test_without_a_command_the_help_is_shown(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["run"], ["image"], ["models"], ["doctor"], ["service"], ["bench"], ["config"]]
+    "command",
+    [[], ["run"], ["image"], ["unmask"], ["models"], ["doctor"], ["service"], ["bench"], ["config"]],
 )
 def test_every_command_has_help(run: Run, command: list[str]) -> None:
     ran = run(*command, "--help")

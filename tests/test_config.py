@@ -38,6 +38,9 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ('source = "fü.mp4" # a comment', {}, {"source": "fü.mp4"}),
     ("keep_score = 0.4", {"score": "0.5"}, {"keep_score": 0.4, "score": 0.5}),
     ("track_seconds = 0", {}, {"track_seconds": 0.0}),
+    ("", {}, {"view": "in-place", "unmask_seconds": 0.1, "unmask_wait": False}),
+    ('view = "in-place"', {"view": "side-by-side"}, {"view": "side-by-side"}),
+    ("unmask_wait = true", {"tasks": "mask,unmask"}, {"unmask_wait": True, "tasks": ("mask", "unmask")}),
 ]
 
 
@@ -55,6 +58,9 @@ BAD_FILES = [
     ("zzz = 1", "`maskedge config` lists all keys"),
     ("loop = false\nscore = 1.5", "line 2: score = 1.5 must be between 0.01 and 0.999"),
     ("score = nan", "must be between"),
+    ('view = "both"', 'line 1: view = "both" must be one of in-place, side-by-side'),
+    ("unmask_seconds = -1", "unmask_seconds = -1 must be between 0 and 60"),
+    ('tasks = ["unmask"]', "the task unmask needs the task mask"),
     ("fps = inf", "must be between"),
     ("fps = 0", "fps = 0 must be between"),
     ("threads = 1.5", "threads = 1.5 must be a whole number"),

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 # Numbers from the TFLite schema.
-ADD, DEQUANTIZE, FULLY_CONNECTED, RESHAPE, CUSTOM, CAST, QUANTIZE = 0, 6, 9, 22, 32, 53, 114
+ADD, DEQUANTIZE, FULLY_CONNECTED, MUL, RESHAPE, CUSTOM, CAST, QUANTIZE = 0, 6, 9, 18, 22, 32, 53, 114
 TYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
-FULLY_CONNECTED_OPTIONS, ADD_OPTIONS, CAST_OPTIONS = 8, 11, 37
+FULLY_CONNECTED_OPTIONS, ADD_OPTIONS, RESHAPE_OPTIONS, MUL_OPTIONS, CAST_OPTIONS = 8, 11, 17, 21, 37
 
 
 @dataclass
@@ -261,6 +261,66 @@ def identity_model(size: int = 112, cells: int = 4) -> bytes:
         Op(FULLY_CONNECTED, [1, 5, 6], [7], 1, FULLY_CONNECTED_OPTIONS),
     ]
     return build(tensors, ops, [0], [4, 7])
+
+
+def unmask_model(
+    region: np.ndarray,
+    colour: tuple[float, float, float],
+    *,
+    cost: int = 0,
+    gain: float = 1.0,
+    dtype: str = "float32",
+) -> bytes:
+    """An unmask model that takes `region` for hidden, S x S float 0..1, and completes it with one RGB colour.
+
+    Elsewhere it gives back the picture, times `gain`. Each step of `cost` adds 67 million multiplications at
+    128 px that change nothing. With the dtype "uint8" the completed face has that type.
+    """
+    size = len(region)
+    shape, share = (1, size, size, 3), np.float32(region)[None, :, :, None]
+    tensors = [
+        Tensor("image", shape, "uint8"),
+        Tensor("pixels", shape),
+        Tensor("keep", shape, data=np.broadcast_to(gain * (1 - share), shape)),
+        Tensor("fill", shape, data=share * np.float32(colour)),
+        Tensor("kept", shape),
+        Tensor("filled", shape),
+        Tensor("hidden_value", (1, size, size, 1), data=share),
+        Tensor("zero", (1,), data=np.float32([0])),
+        Tensor("hidden", (1, size, size, 1)),
+    ]
+    ops = [
+        Op(CAST, [0], [1], 1, CAST_OPTIONS),
+        Op(MUL, [1, 2], [4], 1, MUL_OPTIONS),
+        Op(ADD, [4, 3], [5], 1, ADD_OPTIONS),
+        Op(ADD, [6, 7], [8], 1, ADD_OPTIONS),
+    ]
+
+    def add(name: str, shape: Sequence[int], dtype: str = "float32", **more: Any) -> int:
+        tensors.append(Tensor(name, shape, dtype, **more))
+        return len(tensors) - 1
+
+    completed, last, wide = 5, 1, 3
+    for step in [64] * cost + [3] * bool(cost):
+        weights = add(f"w{len(ops)}", (step, wide), data=np.full((step, wide), 1e-4, np.float32))
+        bias = add(f"b{len(ops)}", (step,), data=np.zeros(step, np.float32))
+        out = add(f"y{len(ops)}", (size * size, step))
+        ops.append(Op(FULLY_CONNECTED, [last, weights, bias], [out], 1, FULLY_CONNECTED_OPTIONS))
+        last, wide = out, step
+    if cost:
+        to = add("shape", (4,), "int32", data=np.int32(shape))
+        square, none, summed = add("square", shape), add("none", shape), add("summed", shape)
+        ops += [
+            Op(RESHAPE, [last, to], [square], 1, RESHAPE_OPTIONS),
+            Op(MUL, [square, 7], [none], 1, MUL_OPTIONS),
+            Op(ADD, [completed, none], [summed], 1, ADD_OPTIONS),
+        ]
+        completed = summed
+    if dtype != "float32":
+        bytes_ = add("bytes", shape, dtype)
+        ops.append(Op(CAST, [completed], [bytes_], 1, CAST_OPTIONS))
+        completed = bytes_
+    return build(tensors, ops, [0], [8, completed])
 
 
 def custom_op_model() -> bytes:

@@ -65,20 +65,25 @@ class Canvas:
 
     Attributes:
         fps: frames per second to write into the next pictures, or None; set by the loop.
+
+    Args:
+        beside: show the camera's picture and, right of it, the one with masked faces completed; without it
+            they are completed in their place.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, beside: bool = False) -> None:
+        self._beside = beside
         self.fps: float | None = None
         self._lock = threading.Lock()
         self._last: tuple[Analysis, np.ndarray] | None = None
 
     def picture(self, frame: Frame, analysis: Analysis) -> np.ndarray:
-        """The annotated picture, H x W x 3 uint8 BGR; shared, not to be written to."""
+        """The annotated picture, H x W x 3 uint8 BGR (`beside`: H x 2 W); shared, not to be written to."""
         with self._lock:
             if self._last is None or self._last[0] is not analysis:
                 from edge.drawing import annotate
 
-                self._last = analysis, annotate(frame.image, analysis, fps=self.fps)
+                self._last = analysis, annotate(frame.image, analysis, fps=self.fps, beside=self._beside)
             return self._last[1]
 
 

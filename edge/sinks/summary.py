@@ -64,6 +64,8 @@ STAGES = {
     "attributes_invoke": "of that, the bare model",
     "identity": "names",
     "identity_invoke": "of that, the bare model",
+    "unmask": "hand over what to complete",
+    "unmask_invoke": "beside the loop, the bare model",
     "total": "capture to result",
     "sinks": "show and write",
     "loop": "whole loop per frame",

@@ -64,17 +64,18 @@ class WindowSink(Sink):
         now = time.monotonic()
         if self._live and now < self._due:
             return
+        picture = self._canvas.picture(frame, analysis)
         try:
             if not self._open:
                 cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-                height, width = frame.image.shape[:2]
+                height, width = picture.shape[:2]
                 shrink = min(1.0, 1280 / width, 800 / height)
                 cv2.resizeWindow(TITLE, max(1, round(width * shrink)), max(1, round(height * shrink)))
                 self._open = True
             elif cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
                 self.stop_requested = True
                 return
-            cv2.imshow(TITLE, self._canvas.picture(frame, analysis))
+            cv2.imshow(TITLE, picture)
             wait = 0.0 if self._live else self._due - time.monotonic()
             if cv2.waitKey(max(1, round(wait * 1000))) & 0xFF in _QUIT_KEYS:
                 self.stop_requested = True
