@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.terminal import progress
 from edge import assembly
 from edge.camera import find_pictures, read_image
-from edge.config import load_config
+from edge.config import FARS, load_config
 from edge.errors import InputError, SinkError, UsageError
 from edge.masks import paint_mask
 from edge.tasks.identity import Embedder
-from edge.unlock.policy import FARS, Limits
+from edge.unlock.policy import Limits
 from export.verification import threshold_at
 
 KINDS = {

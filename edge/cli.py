@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge import __version__
-from edge.config import LOG_LEVELS, Config, default_file, load_config
+from edge.config import LOG_LEVELS, Config, default_file, load_config, options_of
 from edge.errors import InputError, MaskedgeError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -187,10 +187,12 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         command.add_argument("--debug", action="store_true", help="show where an error comes from")
         return command
 
-    _add_run(add)
+    # Every start waits for this: the many options are for the command that was asked for.
+    asked = next((word for word in argv if not word.startswith("-")), "")
+    _add_run(add, asked)
     _add_image(add)
     _add_unmask(add)
-    _add_unlock(add)
+    _add_unlock(add, asked)
     models = add(
         "models",
         _models,
@@ -218,9 +220,9 @@ exit codes: 0 the camera loop can run, else what it would end with: 2 configurat
         "--source", metavar="SOURCE", help="also read a frame from this source of maskedge run"
     )
     doctor.add_argument("--config", metavar="FILE", help="also check this file, and the source that it names")
-    _add_service(add)
+    _add_service(add, asked)
     bench = add("bench", _bench, "measure how fast the models, or the camera loop, are on this machine", "")
-    if argv[:1] == ["bench"]:
+    if asked == "bench":
         _add_bench(bench, argv[1] if len(argv) > 1 else "")
     add(
         "config",
@@ -231,7 +233,7 @@ exit codes: 0 the camera loop can run, else what it would end with: 2 configurat
     return parser
 
 
-def _add_run(add: Callable[..., _Parser]) -> None:
+def _add_run(add: Callable[..., _Parser], asked: str) -> None:
     run = add(
         "run",
         _loop,
@@ -252,48 +254,83 @@ Every option can also stand in a file: see maskedge config.
         + "\n\n"
         + _EXIT_CODES,
     )
-    _add_run_options(run)
+    if asked == "run":
+        _add_run_options(run)
+
+
+_RUN_METAVARS = {
+    "source": "SOURCE",
+    "sink": "SINK",
+    "tasks": "TASK[,TASK]",
+    "view": "HOW",
+    "size": "WxH",
+    "models": "DIR",
+    "precision": "NAME",
+    "threads": "N",
+    "frames": "N",
+    "fps": "N",
+    "rotation": "DEGREES",
+    "flip": "HOW",
+    "exposure": "US",
+    "gain": "N",
+    "focus": "DIOPTRES",
+    "white_balance": "NAME",
+    "score": "0..1",
+    "seconds": "S",
+    "camera_timeout": "S",
+}
+_METAVARS = _RUN_METAVARS | {
+    "vault": "DIR",
+    "vault_key": "KEY",
+    "unlock_far": "RATE",
+    "unlock_views": "N",
+    "unlock_seconds": "S",
+    "liveness": "NAME[,NAME]",
+    "liveness_turns": "N",
+    "audit": "FILE",
+}
+"""What the value of an option of `Config` is called in --help."""
+
+_CAMERA_OPTIONS = ("source", "size", "fps", "rotation", "flip", "camera_timeout")
+_MODEL_OPTIONS = ("precision", "threads", "score")
+
+
+def _add_config_options(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Options of `Config`, with its help. Those that start with `unlock_` go without that."""
+    facts: dict[str, Any] = {one.name: one.metadata for one in fields(Config)}
+    for name in names:
+        command.add_argument(
+            f"--{name.removeprefix('unlock_').replace('_', '-')}",
+            dest=name,
+            metavar=_METAVARS[name],
+            action="append" if name == "sink" else "store",
+            help=f"{facts[name]['help']}: {facts[name]['range']}".replace("%", "%%"),
+        )
+
+
+def _add_flag(command: argparse.ArgumentParser, name: str) -> None:
+    """An option of `Config` that is on or off; left out it is as the file says."""
+    facts: dict[str, Any] = {one.name: one.metadata for one in fields(Config)}
+    flag = f"--{name.replace('_', '-')}"
+    command.add_argument(flag, action="store_true", default=None, help=facts[name]["help"])
+
+
+def _add_config_file(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins")
 
 
 def _add_run_options(run: argparse.ArgumentParser) -> None:
-    facts: dict[str, Any] = {one.name: one for one in fields(Config)}
-    metavars = {
-        "source": "SOURCE",
-        "sink": "SINK",
-        "tasks": "TASK[,TASK]",
-        "view": "HOW",
-        "size": "WxH",
-        "models": "DIR",
-        "precision": "NAME",
-        "threads": "N",
-        "frames": "N",
-        "fps": "N",
-        "rotation": "DEGREES",
-        "flip": "HOW",
-        "exposure": "US",
-        "gain": "N",
-        "focus": "DIOPTRES",
-        "white_balance": "NAME",
-        "score": "0..1",
-    }
-    run.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins")
-    for name in metavars | {"seconds": "S", "camera_timeout": "S"}:
-        one = facts[name].metadata
-        run.add_argument(
-            f"--{name.replace('_', '-')}",
-            metavar=metavars.get(name, "S"),
-            action="append" if name == "sink" else "store",
-            help=f"{one['help']}: {one['range']}".replace("%", "%%"),
-        )
+    _add_config_file(run)
+    _add_config_options(run, [*_RUN_METAVARS])
     run.add_argument(
         "--out",
         metavar="PATH",
         help="also write here: FILE.mp4 or FILE.avi (annotated video), FILE.jsonl, or a folder for pictures",
     )
-    run.add_argument("--loop", action="store_true", default=None, help=facts["loop"].metadata["help"])
+    _add_flag(run, "loop")
 
 
-def _add_service(add: Callable[..., _Parser]) -> None:
+def _add_service(add: Callable[..., _Parser], asked: str) -> None:
     service = add(
         "service",
         _service,
@@ -306,6 +343,8 @@ def _add_service(add: Callable[..., _Parser]) -> None:
 
 exit codes: 0 done, or it runs   1 it does not run   2 wrong use, no rights, or no systemd""",
     )
+    if asked != "service":
+        return
     actions = service.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
 
     def action(name: str, help: str, epilog: str = "") -> _Parser:
@@ -361,10 +400,7 @@ one line, else each face is: face 1 is the leftmost one.
         "--show", action="store_true", help="show each picture; any key goes on, q or Esc ends"
     )
     _add_model_folder(image)
-    options = (("tasks", "TASK[,TASK]"), ("precision", "NAME"), ("threads", "N"), ("score", "0..1"))
-    for name, metavar in options:
-        one = next(one for one in fields(Config) if one.name == name).metadata
-        image.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+    _add_config_options(image, ("tasks", *_MODEL_OPTIONS))
 
 
 def _add_unmask(add: Callable[..., _Parser]) -> None:
@@ -396,14 +432,12 @@ exit codes: 0 done   1 some pictures could not be read, or one not written   2 w
         "--no-mark", action="store_true", help="leave out the word reconstruction, to measure"
     )
     _add_model_folder(unmask)
-    for name, metavar in (("precision", "NAME"), ("threads", "N"), ("score", "0..1")):
-        one = next(one for one in fields(Config) if one.name == name).metadata
-        unmask.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+    _add_config_options(unmask, _MODEL_OPTIONS)
 
 
-def _add_unlock(add: Callable[..., _Parser]) -> None:
+def _add_unlock(add: Callable[..., _Parser], asked: str) -> None:
     """The commands of `edge.unlock`, which is imported by the command that is run alone."""
-    options: list[tuple[_Parser, bool, bool]] = []
+    options: dict[str, tuple[_Parser, bool, bool]] = {}
 
     def of(action: str) -> Callable[[argparse.Namespace], int]:
         def run(args: argparse.Namespace) -> int:
@@ -432,11 +466,11 @@ exit codes: 0 enrolled   1 too few good views   2 wrong use, or the vault cannot
     )
     enrol.add_argument("--no-masked", action="store_true", help="do not ask for views with a mask on")
     enrol.add_argument("--replace", action="store_true", help="instead of the templates there are")
-    options.append((enrol, True, False))
+    options["enrol"] = enrol, True, False
 
     listing = add("people", of("people"), "list who is enrolled", "exit code 5: nobody")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
-    options.append((listing, False, False))
+    options["people"] = listing, False, False
 
     forget = add(
         "forget",
@@ -445,7 +479,7 @@ exit codes: 0 enrolled   1 too few good views   2 wrong use, or the vault cannot
         "Older copies of the vault cannot be opened any more either.\n\nexit code 1: there is no such person",
     )
     forget.add_argument("name", metavar="NAME", help="as maskedge people prints it")
-    options.append((forget, False, False))
+    options["forget"] = forget, False, False
 
     codes = """exit codes, which are the contract:
   0 yes   1 no: not recognised, not alive, nobody there, or locked out   2 wrong use, configuration or vault
@@ -459,7 +493,7 @@ A prototype: docs/unlock.md says what it stops and what it does not."""
         f"example:\n  maskedge verify ada && echo welcome\n\n{codes}",
     )
     verify.add_argument("name", metavar="NAME", help="as maskedge people prints it")
-    options.append((verify, True, True))
+    options["verify"] = verify, True, True
     unlock = add(
         "unlock",
         of("unlock"),
@@ -472,8 +506,9 @@ A prototype: docs/unlock.md says what it stops and what it does not."""
 {codes}""",
     )
     unlock.add_argument("--exec", metavar="COMMAND", help="run this by the shell on success")
-    options.append((unlock, True, True))
-    for command, source, decides in options:
+    options["unlock"] = unlock, True, True
+    if asked in options:
+        command, source, decides = options[asked]
         _add_unlock_options(command, source=source, decides=decides)
 
     embed = add(
@@ -488,45 +523,19 @@ The file holds the arrays files (n names) and embeddings (n x d, length 1; zeros
     embed.add_argument("paths", nargs="+", metavar="PATH", help="picture, folder, glob or http(s) address")
     embed.add_argument("--out", required=True, metavar="FILE", help="where to write, such as embeddings.npz")
     _add_model_folder(embed)
-    for name, metavar in (("precision", "NAME"), ("threads", "N"), ("score", "0..1")):
-        one = next(one for one in fields(Config) if one.name == name).metadata
-        embed.add_argument(f"--{name}", metavar=metavar, help=f"{one['help']}: {one['range']}")
+    _add_config_options(embed, _MODEL_OPTIONS)
 
 
 def _add_unlock_options(command: argparse.ArgumentParser, *, source: bool, decides: bool) -> None:
     """Of a command that opens the vault; `source`: and a camera; `decides`: and says yes or no."""
-    facts: dict[str, Any] = {one.name: one.metadata for one in fields(Config)}
-    metavars = {"vault": "DIR", "vault_key": "KEY"}
+    _add_config_file(command)
+    _add_config_options(command, ("vault", "vault_key"))
     if source:
-        metavars |= {
-            "source": "SOURCE",
-            "size": "WxH",
-            "fps": "N",
-            "rotation": "DEGREES",
-            "flip": "HOW",
-            "camera_timeout": "S",
-            "models": "DIR",
-            "precision": "NAME",
-            "threads": "N",
-            "score": "0..1",
-        }
+        _add_config_options(command, (*_CAMERA_OPTIONS, "models", *_MODEL_OPTIONS))
     if decides:
-        metavars |= {
-            "unlock_far": "RATE",
-            "unlock_views": "N",
-            "unlock_seconds": "S",
-            "liveness": "NAME[,NAME]",
-            "liveness_turns": "N",
-            "audit": "FILE",
-        }
-    command.add_argument("--config", metavar="FILE", help="TOML file with options; the command line wins")
-    for name, metavar in metavars.items():
-        flag = f"--{name.removeprefix('unlock_').replace('_', '-')}"
-        help = f"{facts[name]['help']}: {facts[name]['range']}".replace("%", "%%")
-        command.add_argument(flag, dest=name, metavar=metavar, help=help)
-    if decides:
-        help = facts["audit_pictures"]["help"]
-        command.add_argument("--audit-pictures", action="store_true", default=None, help=help)
+        decisions = ("unlock_far", "unlock_views", "unlock_seconds", "liveness", "liveness_turns", "audit")
+        _add_config_options(command, decisions)
+        _add_flag(command, "audit_pictures")
     command.add_argument(
         "--passphrase-file",
         metavar="FILE",
@@ -582,8 +591,7 @@ def _add_model_folder(command: argparse.ArgumentParser) -> None:
 
 
 def _loop(args: argparse.Namespace) -> int:
-    names = {one.name for one in fields(Config)}
-    config = load_config(args.config, {key: value for key, value in vars(args).items() if key in names})
+    config = load_config(args.config, options_of(args))
     if not args.debug:
         _start_log(config.log_level)
     specs = _sink_specs(config, args.out)
@@ -1010,11 +1018,8 @@ def _service(args: argparse.Namespace) -> int:
         return service.logs(follow=args.follow, lines=args.lines)
     if args.action == "uninstall":
         return service.uninstall()
-    given = {
-        key: value
-        for key, value in vars(args).items()
-        if value is not None and key in {"out", "config"} | {one.name for one in fields(Config)}
-    }
+    given = options_of(args) | {"config": args.config, "out": args.out}
+    given = {key: value for key, value in given.items() if value is not None}
     for key in ("config", "models", "source"):  # the service starts in a folder of its own
         if key in given and os.path.exists(path := os.path.expanduser(given[key])):
             given[key] = os.path.abspath(path)

@@ -8,13 +8,18 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
 
 TASKS = ("face", "mask", "gender", "identity", "unmask")
 VIEWS = ("in-place", "side-by-side")
 LIVENESS = ("alike", "screen", "turn")
+FARS = (1e-3, 1e-4, 1e-5)
+"""False accept rates for which the manifest has thresholds: of one view, against one template."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 FLIPS = ("none", "horizontal", "vertical", "both")
 WHITE_BALANCES = ("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy")
@@ -91,7 +96,7 @@ def _liveness(value: Any) -> tuple[str, ...] | None:
 
 def _far(value: Any) -> float:
     number: float = _number(0, 1)(value)
-    if number not in (1e-3, 1e-4, 1e-5):
+    if number not in FARS:
         raise ValueError("must be 0.001, 0.0001 or 0.00001, for which there are measured thresholds")
     return number
 
@@ -495,6 +500,12 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
             shown = " ".join(map(str, value)) if isinstance(value, list) else value
             values[key] = _checked(key, value, f"--{key.replace('_', '-')} {shown}")
     return Config(**values)
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of the arguments of a command that are options of `Config`."""
+    names = {one.name for one in fields(Config)}
+    return {key: value for key, value in vars(args).items() if key in names}
 
 
 _CHECKS: dict[str, Check] = {one.name: one.metadata["check"] for one in fields(Config)}

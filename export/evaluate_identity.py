@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from edge.camera import read_image
+from edge.config import FARS
 from edge.geometry import align
 from edge.tasks.identity import TEMPLATE
 from edge.tflite import Model, load_manifest, load_model
@@ -28,8 +29,6 @@ from export.evaluate_unlock import unlock_table, unlock_trials
 from export.verification import ten_folds, threshold_at, true_accepts
 
 FAR = (1e-3, 1e-2)
-FINER = (1e-3, 1e-4, 1e-5)
-"""False accept rates for which all faces are compared with all others: the 3,000 pairs are too few."""
 MODES = {
     "bare - bare": ("bare", "bare"),
     "bare - masked": ("bare", "masked"),
@@ -189,7 +188,8 @@ def figures(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, dict[str, Any
 
 
 def operating_points(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, list[dict[str, Any]]]:
-    """Thresholds for finer false accept rates, from every face against every other of another person.
+    """Thresholds for finer false accept rates, from every face against every other of another person: the
+    3,000 pairs are too few.
 
     Returns:
         For each mode the rows `far`, `threshold`, `tar` (of all pairs of one person), `n_same`, `n_others`,
@@ -213,7 +213,7 @@ def operating_points(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, list
                 "n_others": int(others.size),
                 "far_same_gender": float(f"{np.mean(of_alike > threshold):.3g}") if of_alike.size else None,
             }
-            for far, threshold in ((far, threshold_at(others, far)) for far in FINER)
+            for far, threshold in ((far, threshold_at(others, far)) for far in FARS)
         ]
     return out
 

@@ -19,13 +19,13 @@ from tqdm import tqdm
 
 from edge import assembly
 from edge.camera import read_image
-from edge.config import Config
+from edge.config import FARS, Config
 from edge.errors import InputError
 from edge.tflite import load_manifest
 from edge.types import Analysis, Frame
 from edge.unlock.enrol import Enroller
 from edge.unlock.gate import Decision, Gate
-from edge.unlock.policy import FARS, Gallery, Limits
+from edge.unlock.policy import Gallery, Limits
 from edge.unlock.vault import Person
 from export.data.crop_sets import Entry, entries
 from export.data.identity_faces import HELD_OUT, names_of

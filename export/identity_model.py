@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from edge.config import FARS
 from edge.tasks.identity import TEMPLATE
 from edge.tflite import Model
 from edge.unlock.vault import MODES
@@ -75,7 +76,7 @@ def thresholds(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     out = {}
     for mode in MODES:
         kinds = [kind for kind in scores.MODES if mode in scores.MODES[kind]]
-        for place, far in enumerate(scores.FINER):
+        for place, far in enumerate(FARS):
             row, kind = max(
                 ((result["operating_points"][kind][place], kind) for kind in kinds),
                 key=lambda pair: pair[0]["threshold"],

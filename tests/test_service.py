@@ -511,7 +511,8 @@ def test_the_command_line_becomes_that_of_the_service(
     # What the service is to run is understood by maskedge run.
     from edge.cli import _parser
 
-    assert _parser([]).parse_args(["run", *words]).source == "usb:0"
+    again = ["run", *words]
+    assert _parser(again).parse_args(again).source == "usb:0"
 
 
 @pytest.mark.usefixtures("installed_python", "systemctl")

@@ -19,9 +19,9 @@ import pytest
 
 from edge.camera import open_source
 from edge.cli import main
+from edge.config import FARS
 from edge.tasks.identity import TEMPLATE
 from edge.tflite import load_manifest
-from edge.unlock.policy import FARS
 from edge.unlock.vault import Person, Vault, open_key
 from tests import tiny_models
 

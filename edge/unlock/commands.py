@@ -10,18 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from edge import assembly
-from edge.config import Config, load_config
+from edge.config import FARS, LIVENESS, Config, load_config, options_of
 from edge.errors import InputError, NobodyEnrolledError, SinkError, UsageError
 from edge.unlock import policy
-from edge.unlock.vault import MODES, Vault, check_name, default_folder, open_key
+from edge.unlock.vault import MODES, Vault, check_name, default_folder, exists, open_key
 
 if TYPE_CHECKING:
     from edge.sinks import Sink
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from edge.unlock.names import Namer
 
 log = logging.getLogger(__name__)
-
-
-def _config(args: argparse.Namespace) -> Config:
-    names = {one.name for one in fields(Config)}
-    return load_config(args.config, {key: value for key, value in vars(args).items() if key in names})
 
 
 def _folder(config: Config) -> Path:
@@ -52,11 +47,12 @@ def _vault(config: Config, args: argparse.Namespace, *, create: bool = False) ->
     """
     folder = _folder(config)
     entry = assembly.identity_entry(config)
-    if not create and not any((folder / name).exists() for name in ("guard", "people.vault")):
+    there = exists(folder)
+    if not create and not there:
         raise NobodyEnrolledError("nobody is enrolled", remedy="maskedge enrol NAME")
     passphrase = None
     if config.vault_key == "passphrase":
-        passphrase = _passphrase(args.passphrase_file, twice=create and not (folder / "guard").exists())
+        passphrase = _passphrase(args.passphrase_file, twice=not there)
     key = open_key(config.vault_key, folder, passphrase=passphrase, create=create)
     return Vault(folder, key, model=f"{entry.name} {entry.version}")
 
@@ -95,11 +91,14 @@ def _passphrase(path: str | None, *, twice: bool) -> str:
 # ------------------------------------------------------------------------------------------------- loop
 
 
-def _run(config: Config, make: Callable[[bool], Sink], *, seconds: float | None) -> str:
+_Made = TypeVar("_Made", bound="Sink")
+
+
+def _run(config: Config, make: Callable[[bool], _Made], *, seconds: float | None) -> tuple[_Made, str]:
     """The camera loop with one sink, which `make` makes given whether the source is live.
 
     Returns:
-        How it ended, see `Pipeline`.
+        The sink, and how the loop ended, see `Pipeline`.
     """
     from edge.pipeline import Pipeline
     from edge.tracking import Tracker
@@ -108,8 +107,9 @@ def _run(config: Config, make: Callable[[bool], Sink], *, seconds: float | None)
     with source:
         detector = assembly.detector(config)
         tracker = Tracker(iou=config.track_iou, max_age_s=config.track_seconds)
-        pipeline = Pipeline(source, detector, [make(source.live)], tracker=tracker, seconds=seconds)
-        return pipeline.run(handle_signals=True).ended
+        sink = make(source.live)
+        pipeline = Pipeline(source, detector, [sink], tracker=tracker, seconds=seconds)
+        return sink, pipeline.run(handle_signals=True).ended
 
 
 def _say(text: str) -> None:
@@ -125,42 +125,38 @@ def enrol(args: argparse.Namespace) -> int:
     """`maskedge enrol NAME`."""
     from edge.unlock.enrol import Enroller
 
-    config = _config(args)
+    config = load_config(args.config, options_of(args))
     name = check_name(args.name)
     vault = _vault(config, args, create=True)
     people = vault.people()
     if name in people and not args.replace:
         raise UsageError(f"{name} is enrolled already", remedy="--replace takes the new views instead")
-    limits = policy.Limits.of(assembly.identity_entry(config), policy.FARS[0])
+    limits = policy.Limits.of(assembly.identity_entry(config), FARS[0])
     embedder = assembly.embedder(config)
     estimator = assembly.estimator(replace(config, tasks=("mask",)))
     assert estimator is not None  # since mask is asked for
-    made: list[Enroller] = []
 
     def progress(mode: str, count: int, wanted: int) -> None:
         if sys.stderr is not None and sys.stderr.isatty():
             print(f"\r{mode}: {count} of {wanted} views\x1b[K", end="", file=sys.stderr, flush=True)
 
     def make(live: bool) -> Enroller:
-        made.append(
-            Enroller(
-                embedder,
-                estimator,
-                live=live,
-                wanted=args.views,
-                masked=not args.no_masked,
-                say=_say if live else None,
-                progress=progress,
-            )
+        return Enroller(
+            embedder,
+            estimator,
+            live=live,
+            wanted=args.views,
+            masked=not args.no_masked,
+            say=_say if live else None,
+            progress=progress,
         )
-        return made[0]
 
-    ended = _run(config, make, seconds=args.seconds)
+    taker, ended = _run(config, make, seconds=args.seconds)
     if sys.stderr is not None and sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     if ended == "SIGINT":
         return 130
-    person = made[0].person(name, least=limits.scores["bare"])
+    person = taker.person(name, least=limits.scores["bare"])
     others = policy.Gallery([one for one in people.values() if one.name != name], limits)
     for mode in MODES:
         match = others.search(person.templates[mode]) if mode in person.templates else None
@@ -174,14 +170,14 @@ def enrol(args: argparse.Namespace) -> int:
         for mode, count in person.views.items()
     )
     print(f"{name} is enrolled, from {views} views")
-    for reason, count in made[0].refused.items():
+    for reason, count in taker.refused.items():
         log.info("left out %d times: %s", count, reason)
     return 0
 
 
 def people(args: argparse.Namespace) -> int:
     """`maskedge people`."""
-    config = _config(args)
+    config = load_config(args.config, options_of(args))
     known = _vault(config, args).people()
     if args.json:
         import json
@@ -199,7 +195,7 @@ def people(args: argparse.Namespace) -> int:
 
 def forget(args: argparse.Namespace) -> int:
     """`maskedge forget NAME`."""
-    config = _config(args)
+    config = load_config(args.config, options_of(args))
     vault = _vault(config, args)
     if not vault.forget(args.name):
         print(f"maskedge: nobody called {args.name} is enrolled", file=sys.stderr)
@@ -226,7 +222,7 @@ def _attempt(args: argparse.Namespace, wanted: str | None) -> int:
     from edge.unlock import liveness
     from edge.unlock.gate import Gate
 
-    config = _config(args)
+    config = load_config(args.config, options_of(args))
     limits = policy.Limits.of(assembly.identity_entry(config), config.unlock_far)
     vault = _vault(config, args)
     known = vault.people()
@@ -247,29 +243,23 @@ def _attempt(args: argparse.Namespace, wanted: str | None) -> int:
         with vault.lockout() as state:
             policy.count_failure(state)
 
-    made: list[Gate] = []
-
     def make(live: bool) -> Gate:
         names = config.liveness
         if names is None:
-            names = liveness.CHECKS if live else ()
-        made.append(
-            Gate(
-                embedder,
-                gallery,
-                checks=lambda: liveness.checks(names, turns=config.liveness_turns),
-                needed=config.unlock_views,
-                seconds=config.unlock_seconds,
-                on_attempt=failed_unless_cleared,
-                say=_say,
-                keep_picture=config.audit_pictures,
-            )
+            names = LIVENESS if live else ()
+        return Gate(
+            embedder,
+            gallery,
+            checks=lambda: liveness.checks(names, turns=config.liveness_turns),
+            needed=config.unlock_views,
+            seconds=config.unlock_seconds,
+            on_attempt=failed_unless_cleared,
+            say=_say,
+            keep_picture=config.audit_pictures,
         )
-        return made[0]
 
     # A live source that stalls must not hold the door for ever: the loop ends a little after the attempt.
-    ended = _run(config, make, seconds=config.unlock_seconds + 30)
-    gate = made[0]
+    gate, ended = _run(config, make, seconds=config.unlock_seconds + 30)
     decision = gate.decision
     assert decision is not None  # the loop has closed the gate
     if ended == "SIGINT":

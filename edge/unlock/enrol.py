@@ -9,11 +9,10 @@ import numpy as np
 
 from edge.errors import InputError
 from edge.masks import paint_mask
-from edge.sinks.base import Sink
 from edge.tasks.attributes import AttributesEstimator
 from edge.tasks.identity import Embedder
 from edge.types import MASK_STATES, Analysis, Face, Frame
-from edge.unlock.gate import look_at
+from edge.unlock.gate import Prompter, look_at
 from edge.unlock.liveness import nose_place
 from edge.unlock.vault import MODES, Person
 
@@ -59,14 +58,13 @@ def trimmed_mean(views: Views) -> np.ndarray:
     return made
 
 
-class Enroller(Sink):
+class Enroller(Prompter):
     """A sink of the loop that takes views until it has enough.
 
     A camera is taken through two parts: bare, then with a mask on. Of clips and pictures every good view
     counts, in the order in which they come.
 
     Attributes:
-        says: to the person, what to do now.
         taken: mode to its views; painted ones are apart.
         refused: reason to the number of frames or pictures left out for it.
     """
@@ -95,7 +93,7 @@ class Enroller(Sink):
         progress: called with mode, views taken and views wanted.
         seed: of the painted masks.
         """
-        self.says = ""
+        super().__init__(say)
         self.taken = {mode: Views() for mode in MODES}
         self.painted = Views()
         self.refused: dict[str, int] = {}
@@ -104,7 +102,6 @@ class Enroller(Sink):
         self._live = live
         self._wanted = max(wanted, LEAST_VIEWS)
         self._masked = masked
-        self._say = say
         self._progress = progress
         self._rng = np.random.default_rng(seed)
         self._last = -1e9
@@ -167,12 +164,6 @@ class Enroller(Sink):
             covered = paint_mask(image, face.landmarks, worn="correct", rng=self._rng).image
             embedding = self._embedder.embed(covered, face.landmarks)
             self.painted.add(embedding.vector, weight)
-
-    def _tell(self, what: str) -> None:
-        if what != self.says:
-            self.says = what
-            if what and self._say:
-                self._say(what)
 
     def person(self, name: str, *, least: float) -> Person:
         """The templates of what was taken.

@@ -89,14 +89,34 @@ class Decision:
     seconds: float
 
 
-class Gate(Sink):
+class Prompter(Sink):
+    """A sink that tells the person before the camera what to do.
+
+    Args:
+        say: called with each new `says`.
+
+    Attributes:
+        says: what to do now.
+    """
+
+    def __init__(self, say: Callable[[str], None] | None) -> None:
+        self.says = ""
+        self._say = say
+
+    def _tell(self, what: str) -> None:
+        if what != self.says:
+            self.says = what
+            if what and self._say:
+                self._say(what)
+
+
+class Gate(Prompter):
     """A sink of the loop that ends it with a decision.
 
     Only frames with one face in view count. Votes and checks begin anew with every track.
 
     Attributes:
         decision: None until there is one; after the loop has ended there always is.
-        says: to the person, what to do now.
         picture: the last frame with a face, H x W x 3 uint8 BGR, or None.
     """
 
@@ -124,8 +144,8 @@ class Gate(Sink):
         say: called with each new `says`.
         keep_picture: whether `picture` is wanted.
         """
+        super().__init__(say)
         self.decision: Decision | None = None
-        self.says = ""
         self.picture: np.ndarray | None = None
         self._keep = keep_picture
         self._embedder = embedder
@@ -134,7 +154,6 @@ class Gate(Sink):
         self._needed = needed
         self._limit = seconds
         self._on_attempt = on_attempt
-        self._say = say
         self._seen = False
         self._best = -1.0
         self._begun: float | None = None
@@ -222,9 +241,3 @@ class Gate(Sink):
         begun = self._begun if self._begun is not None else self._time
         self.decision = Decision(name, reason, self._seen, self._best, self._votes.views, self._time - begun)
         self.stop_requested = True
-
-    def _tell(self, what: str) -> None:
-        if what != self.says:
-            self.says = what
-            if what and self._say:
-                self._say(what)

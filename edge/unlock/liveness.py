@@ -14,11 +14,10 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
+from edge.config import LIVENESS
 from edge.errors import UsageError
 
 State = Literal["waiting", "passed", "refused"]
-
-CHECKS = ("alike", "screen", "turn")
 
 # ---- alike
 _ALIKE_SIDE = 48  # pixels
@@ -63,7 +62,7 @@ class Check(Protocol):
     """One sign of life.
 
     Attributes:
-        name: of `CHECKS`.
+        name: of `LIVENESS`.
         state: what it thinks so far.
         says: to the person, or why it refuses.
     """
@@ -304,11 +303,11 @@ def checks(names: Collection[str], *, turns: int = 2) -> list[Check]:
     """New checks of an attempt.
 
     Raises:
-        UsageError: a name is none of `CHECKS`.
+        UsageError: a name is none of `LIVENESS`.
     """
     made: dict[str, Check] = {}
     for name in names:
-        if name not in CHECKS:
-            raise UsageError(f"unknown liveness check {name!r}", remedy=f"use {', '.join(CHECKS)}, or none")
+        if name not in LIVENESS:
+            raise UsageError(f"unknown liveness check {name!r}", remedy=f"use {', '.join(LIVENESS)}, or none")
         made[name] = Turn(turns) if name == "turn" else Alike() if name == "alike" else Screen()
     return list(made.values())

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.config import FARS
 from edge.errors import UsageError
 from edge.unlock.vault import MODES, Lockout, Person
 
 if TYPE_CHECKING:
     from edge.tflite import ModelEntry
-
-FARS = (1e-3, 1e-4, 1e-5)
-"""False accept rates for which the manifest has thresholds: of one view, against one template."""
 
 _AGREE = 2 / 3
 """Share of the weight of a track's views that must speak for a person."""
@@ -79,9 +77,7 @@ class Gallery:
     """
 
     def __init__(self, people: Iterable[Person], limits: Limits) -> None:
-        people = list(people)
         rows = [(one.name, mode, vector) for one in people for mode, vector in one.templates.items()]
-        self.names = [one.name for one in people]
         self._owners = [name for name, _, _ in rows]
         self._vectors = np.array([vector for _, _, vector in rows], np.float32)
         self._limits = np.array([limits.scores[mode] for _, mode, _ in rows], np.float32)

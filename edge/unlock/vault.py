@@ -145,6 +145,11 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "maskedge" / "vault"
 
 
+def exists(folder: Path) -> bool:
+    """Whether anybody has ever been enrolled in a folder."""
+    return (folder / _GUARD).exists() or (folder / _VAULT).exists()
+
+
 def default_key_file() -> Path:
     """Apart from the vault, so that a copy of one folder is not a copy of both."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "maskedge" / "vault.key"
@@ -242,7 +247,7 @@ class Vault:
     @property
     def exists(self) -> bool:
         """Whether anything has ever been enrolled here."""
-        return (self.folder / _GUARD).exists() or (self.folder / _VAULT).exists()
+        return exists(self.folder)
 
     def people(self) -> dict[str, Person]:
         """Everybody, by name.
@@ -334,7 +339,7 @@ class Vault:
             "secrets": [base64.b64encode(one).decode() for one in guard.secrets],
             "lockout": {name: getattr(guard.lockout, name) for name in Lockout.__slots__},
         }
-        self._put(_GUARD, self._seal(json.dumps(fields).encode(), _GUARD_MAGIC, b""))
+        _write(self.folder / _GUARD, self._seal(json.dumps(fields).encode(), _GUARD_MAGIC, b""))
 
     def _load(self, guard: _Guard) -> dict[str, Person]:
         data = _read(self.folder / _VAULT, "the vault")
@@ -362,7 +367,7 @@ class Vault:
         try:
             guard.secrets = [fresh, *guard.secrets[:2]]
             self._write_guard(guard)
-            self._put(_VAULT, data)
+            _write(self.folder / _VAULT, data)
             guard.secrets = [fresh]
             self._write_guard(guard)
         except OSError as error:
@@ -389,9 +394,6 @@ class Vault:
             f"{what} in {self.folder} {reason}",
             remedy="use the right key (--vault-key), or restore the folder; nothing was changed",
         )
-
-    def _put(self, name: str, data: bytes) -> None:
-        _write(self.folder / name, data)
 
 
 def check_name(name: str) -> str:
