@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge import __version__
-from edge.config import LOG_LEVELS, Config, default_file, load_config, options_of
+from edge.config import LOG_LEVELS, Config, default_file, flag_of, load_config, options_of
 from edge.errors import InputError, MaskedgeError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -296,11 +296,11 @@ _MODEL_OPTIONS = ("precision", "threads", "score")
 
 
 def _add_config_options(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
-    """Options of `Config`, with its help. Those that start with `unlock_` go without that."""
+    """Options of `Config`, with its help."""
     facts: dict[str, Any] = {one.name: one.metadata for one in fields(Config)}
     for name in names:
         command.add_argument(
-            f"--{name.removeprefix('unlock_').replace('_', '-')}",
+            flag_of(name),
             dest=name,
             metavar=_METAVARS[name],
             action="append" if name == "sink" else "store",
@@ -311,8 +311,9 @@ def _add_config_options(command: argparse.ArgumentParser, names: Sequence[str]) 
 def _add_flag(command: argparse.ArgumentParser, name: str) -> None:
     """An option of `Config` that is on or off; left out it is as the file says."""
     facts: dict[str, Any] = {one.name: one.metadata for one in fields(Config)}
-    flag = f"--{name.replace('_', '-')}"
-    command.add_argument(flag, action="store_true", default=None, help=facts[name]["help"])
+    command.add_argument(
+        flag_of(name), dest=name, action="store_true", default=None, help=facts[name]["help"]
+    )
 
 
 def _add_config_file(command: argparse.ArgumentParser) -> None:
@@ -1027,7 +1028,7 @@ def _service(args: argparse.Namespace) -> int:
     config = load_config(config_file, given)
     arguments = ["--config", config_file] if config_file else []
     for key, value in given.items():
-        option = f"--{key.replace('_', '-')}"
+        option = flag_of(key)
         for item in value if isinstance(value, list) else [value]:
             arguments += [option] if item is True else [option, item]
     if out:

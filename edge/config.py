@@ -498,8 +498,13 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     for key, value in (overrides or {}).items():
         if value is not None:
             shown = " ".join(map(str, value)) if isinstance(value, list) else value
-            values[key] = _checked(key, value, f"--{key.replace('_', '-')} {shown}")
+            values[key] = _checked(key, value, f"{flag_of(key)} {shown}")
     return Config(**values)
+
+
+def flag_of(key: str) -> str:
+    """What an option is called on the command line: those of the unlock commands go without that word."""
+    return f"--{key.removeprefix('unlock_').replace('_', '-')}"
 
 
 def options_of(args: argparse.Namespace) -> dict[str, Any]:

@@ -348,6 +348,13 @@ def test_a_configuration_out_of_range_unlocks_nothing(
     assert "maskedge.toml" in ran.err
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--far", "0.5"), ("--views", "1"), ("--liveness", "smile")])
+def test_a_wrong_value_is_told_by_the_flag_that_was_typed(enrolled: Run, flag: str, value: str) -> None:
+    ran = enrolled("unlock", flag, value)
+    assert ran.code == 2
+    assert f"{flag} {value} must be" in ran.err
+
+
 def test_a_configuration_that_cannot_be_read_unlocks_nothing(
     enrolled: Run, clips: dict[str, Path], home: Path
 ) -> None:
