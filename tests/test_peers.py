@@ -354,6 +354,7 @@ def test_a_run_on_the_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 @pytest.mark.slow
 @pytest.mark.data
 def test_accuracy_stands_beside_latency(tmp_path: Path, scenes: Path) -> None:
+    pytest.importorskip("tqdm", reason="labelled folders are read as the training does, with tqdm")
     out = tmp_path / "peers.json"
     options = ["--scenes", str(scenes / "ilc"), "--rounds", "1", "--threads", "1", "--no-keras"]
     assert run(*options, "--json", str(out)) == 0
