@@ -16,10 +16,11 @@ REPORTS = {
     "face": RESULTS / "face_accuracy.json",
     "attributes": RESULTS / "attributes_report.md",
     "identity": RESULTS / "identity_report.md",
+    "unmask": RESULTS / "unmask_report.md",
 }
-SIZES = {"face": "320x320", "attributes": "96x96", "identity": "112x112"}
+SIZES = {"face": "320x320", "attributes": "96x96", "identity": "112x112", "unmask": "128x128"}
 # What the layers of each network reduce by in all.
-MULTIPLES = {"face": 32, "attributes": 16, "identity": 16}
+MULTIPLES = {"face": 32, "attributes": 16, "identity": 16, "unmask": 16}
 
 EXAMPLES = """
 the road of a model, each step one command:
@@ -42,6 +43,14 @@ the same with `identity` (the same person, masked or not), which needs the face 
   python -m export train identity                                  about two hours on 2 cores
   python -m export convert identity --data DATA --masks DIR
   python -m export evaluate identity --data DATA --masks DIR
+
+the same with `unmask` (what a mask hides), which needs the face model first; RUN is the run folder of the
+attributes model, whose features judge the pictures:
+  python -m export prepare unmask --data DATA --masks DIR        pack masked and bare faces (12 minutes, 5 GB)
+  python -m export train unmask --features RUN                   about 90 minutes on 2 cores
+  python -m export train unmask --features RUN --student         the student project's network, to compare
+  python -m export convert unmask --data DATA --masks DIR --features RUN
+  python -m export evaluate unmask --data DATA --masks DIR --features RUN
 
 DATA holds scenes/SET/images/*.jpg, scenes/SET/annotations/*.xml (PASCAL VOC) and faces/SET/landmarks.csv;
 see docs/training.md for the sets and for how to bring your own.
@@ -81,8 +90,18 @@ def parser() -> argparse.ArgumentParser:
             "--masks",
             type=Path,
             help="folder with templates/ and textures/ of photographed masks, to paint scored "
-            "faces (default: drawn ones)",
+            "faces (default: drawn ones); unmask: two thirds of them are for training",
         )
+
+    def judges(sub: argparse.ArgumentParser) -> None:
+        group = sub.add_mutually_exclusive_group()
+        group.add_argument(
+            "--features",
+            type=Path,
+            metavar="RUN",
+            help="unmask: run folder of the attributes model, whose features tell how alike pictures look",
+        )
+        group.add_argument("--vgg", action="store_true", help="unmask: the same with VGG19 (needs internet)")
 
     def models(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -93,15 +112,23 @@ def parser() -> argparse.ArgumentParser:
         "prepare", "face: label the pictures with the teacher's landmarks; the others: pack the faces"
     )
     teachers(sub)
+    masks(sub)
     run_folder(sub)
     sub = command("train", "train, or go on from the last checkpoint")
     run_folder(sub)
+    judges(sub)
     sub.add_argument(
         "--epochs",
         type=int,
         nargs="+",
         metavar="N",
-        help="epochs of each stage (default: face 40 and 16, attributes 20, 15 and 24, identity 24 and 10)",
+        help="epochs of each stage (default: face 40 and 16, attributes 20, 15 and 24, identity 24 and 10, "
+        "unmask 12, 10 and 4)",
+    )
+    sub.add_argument(
+        "--student",
+        action="store_true",
+        help="unmask: the network that ours is compared with",
     )
     sub.add_argument(
         "--plain", action="store_true", help="attributes: the two-class model that ours is compared with"
@@ -110,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     run_folder(sub)
     teachers(sub)
     masks(sub)
+    judges(sub)
     sub.add_argument("--out", type=Path, default=REPO / "converted_models", help="default: converted_models")
     sub.add_argument(
         "--size",
@@ -119,6 +147,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("evaluate", "score every precision on pictures never trained on")
     teachers(sub)
     masks(sub)
+    judges(sub)
     models(sub)
     run_folder(sub)
     sub.add_argument(
@@ -167,7 +196,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if args.command in ("convert", "evaluate"):
         args.report = getattr(args, "report", None) or REPORTS[args.model]
-    {"face": _face, "attributes": _attributes, "identity": _identity}[args.model](args)
+    {"face": _face, "attributes": _attributes, "identity": _identity, "unmask": _unmask}[args.model](args)
     return 0
 
 
@@ -313,6 +342,51 @@ def _identity(args: argparse.Namespace) -> None:
 
         result = evaluate(args.data, args.models, masks=args.masks, report=args.report, trials=True)
         print(f"{table(result)}\n\n{unlock_table(result['unlock'])}\n\nthe whole report: {args.report}")
+
+
+def _unmask(args: argparse.Namespace) -> None:
+    packs = args.run / "packs"
+    if args.command == "prepare":
+        from export.data.unmask_faces import prepare
+
+        print(f"packed faces: {prepare(args.data, packs, masks=args.masks)}")
+        return
+    from export.train.unmask import STAGES, own_features, train, vgg_features
+
+    features = own_features(args.features) if args.features else vgg_features() if args.vgg else None
+    if args.command == "train":
+        from export.models.unmask import StudentConfig
+
+        stages, run = _stages(STAGES, args.epochs), args.run / "student" if args.student else args.run
+        network = StudentConfig() if args.student else None
+        print(f"trained weights: {train(packs, run, stages, network, features=features)}")
+    elif args.command == "convert":
+        from export.unmask_model import convert_unmask
+
+        size = parse_size(args.size or SIZES["unmask"], "unmask")[0]
+        entry = convert_unmask(
+            args.data,
+            args.run,
+            packs,
+            args.out,
+            size,
+            masks=args.masks,
+            features=features,
+            report=args.report,
+        )
+        for precision, file in entry["files"].items():
+            print(
+                f"{file['file']:24} {file['bytes']:>9,} bytes  region {file['parity']['value']:.2f} dB  "
+                f"lost {file['parity']['drop']:+.3f}  {file['ms']:.1f} ms  min_runtime {file['min_runtime']}"
+                + ("  (default)" if precision == entry["default"] else "")
+            )
+    elif args.command == "evaluate":
+        from export.evaluate_unmask import evaluate, table
+
+        result = evaluate(
+            args.data, args.models, masks=args.masks, run=args.run, features=features, report=args.report
+        )
+        print(f"{table(result)}\n\nthe whole report: {args.report}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -272,6 +272,89 @@ def identity(entry: dict[str, Any], result: dict[str, Any]) -> str:
     )
 
 
+UNMASK = """# unmask: what may be behind a mask
+
+One graph of {parameters:,} parameters and {macs:.0f} million multiply-accumulates does two things: it
+segments the mask on an aligned face, and completes what the mask covers. What it paints is **plausible, not
+true**: the likeliest lower face for such an upper face, and no picture of the person's.
+
+- **Input**: 1 x {size} x {size} x 3 uint8 RGB, cut by `edge.geometry.align` with the template of the
+  manifest. Normalisation is inside. (int16x8 takes the same pixels as float32.)
+- **Output**, told apart by shape: `completed`, 1 x {size} x {size} x 3 float32, RGB 0..255; and `map`,
+  1 x {size} x {size} x 1 float32, 0..1, how much of a pixel the mask covers. Where the map is 0 the graph
+  copies the input; where it is a half and more only the completed face is seen.
+- **Default**: {default}: {default_reason}.
+
+## Figures
+
+{table}
+
+On {n} faces of people who were never trained on, every mask worn correctly, painted with
+{painted_with}. The model goes by its own map, `cv2.inpaint` is given the true region. More, with pictures of
+what it does and of where it fails, in [the report](../benchmarks/results/unmask_report.md).
+
+![Where it fails](../benchmarks/results/unmask_report_failures.png)
+
+Blurred, dark, turned, squeezed as if seen from the side, with a hand before the mask, with a mask on the chin
+(the astronaut Eileen Collins, NASA; drawn masks).
+
+## Precisions
+
+| precision | bytes | hidden region, dB | lost, dB | ms, one thread | cosine of map | oldest TFLite |
+|---|---|---|---|---|---|---|
+{precisions}
+
+## Training data
+
+{training_data}
+
+## Licence
+
+{licence}.
+
+## Limits
+
+- It invents: moles, scars, beards, teeth, make-up and expressions behind a mask cannot be known. It draws
+  towards what is common in its data, which are faces of celebrities and of the web, mostly adults.
+- Identity is not recovered. Completed faces are no evidence of anything, must not be searched for in any
+  database, and never enter unlocking.
+- Every picture that leaves the program should say that it is a reconstruction, and by default does.
+- Hands, scarves and things before the mouth were not trained on; faces turned far, masks on the chin and
+  faces of few pixels come out badly.
+"""
+
+
+def unmask(entry: dict[str, Any], result: dict[str, Any]) -> str:
+    """The card of the unmask model.
+
+    Args:
+        entry: its manifest entry.
+        result: of `export.evaluate_unmask.evaluate`.
+    """
+    from export.evaluate_unmask import table
+
+    files = entry["files"]
+    first = files[entry["default"]]
+    rows = [
+        f"| {precision} | {file['bytes']:,} | {file['parity']['value']:.2f} | {file['parity']['drop']:+.3f} "
+        f"| {file['ms']:.1f} | {file['parity']['outputs']['map']['cosine']:.5f} | {file['min_runtime']} |"
+        for precision, file in files.items()
+    ]
+    return UNMASK.format(
+        parameters=first["parameters"],
+        macs=first["macs"] / 1e6,
+        size=entry["input"]["width"],
+        default=entry["default"],
+        default_reason=entry["default_reason"],
+        table=table(result),
+        n=result["n"],
+        painted_with=result["painted_with"],
+        precisions="\n".join(rows),
+        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
+        licence=entry["licence"],
+    )
+
+
 def face(entry: dict[str, Any], result: dict[str, Any]) -> str:
     """The card of the face model.
 

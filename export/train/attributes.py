@@ -182,7 +182,7 @@ def train(
         stages,
         shape,
         build=lambda size: net.build(size, shape, teaching=True),
-        trainer=AttributesTrainer,
+        trainer=lambda model, _: AttributesTrainer(model),
         batches=lambda config, epoch: batches.AttributeBatches(
             packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
         ),

@@ -43,17 +43,23 @@ class Averaged(keras.callbacks.Callback):
         for mean, value in zip(self.values, now, strict=True):
             mean += (1 - d) * (value - mean)
 
-    def on_epoch_end(self, epoch: int, logs=None) -> None:
-        temporary = self.path.with_name("averaged.part.npz")
+    def save(self, path: Path) -> None:
+        """Writes the averages, for `read_averaged`."""
+        temporary = path.with_name("averaged.part.npz")
         arrays: dict[str, Any] = {f"w{i}": v for i, v in enumerate(self.values or [])}
         np.savez(temporary, count=self.count, **arrays)
-        temporary.replace(self.path)
+        temporary.replace(path)
+
+    def on_epoch_end(self, epoch: int, logs=None) -> None:
+        self.save(self.path)
         with self.history.open("a") as file:
             values = {k: round(float(v), 5) for k, v in (logs or {}).items()}
             file.write(json.dumps({"epoch": epoch, **values}) + "\n")
 
 
-def adamw(*, rate: float, decay: float, total: int, warmup: int) -> keras.optimizers.Optimizer:
+def adamw(
+    *, rate: float, decay: float, total: int, warmup: int, momentum: float = 0.9
+) -> keras.optimizers.Optimizer:
     """AdamW with a warm-up and a half cosine; biases and batch-norm parameters do not decay.
 
     Args:
@@ -61,11 +67,12 @@ def adamw(*, rate: float, decay: float, total: int, warmup: int) -> keras.optimi
         decay: weight decay.
         total: steps of the run.
         warmup: of them, until the peak.
+        momentum: how much of each update the next ones keep, `beta_1`.
     """
     schedule = keras.optimizers.schedules.CosineDecay(
         rate / 20, total - warmup, alpha=0.01, warmup_target=rate, warmup_steps=warmup
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=decay, clipnorm=10.0)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=decay, beta_1=momentum, clipnorm=10.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 

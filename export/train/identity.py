@@ -183,7 +183,7 @@ def train(
         stages,
         shape,
         build=lambda size: net.build(size, shape),
-        trainer=lambda model: IdentityTrainer(model, known, people),
+        trainer=lambda model, _: IdentityTrainer(model, known, people),
         batches=lambda config, epoch: faces.IdentityBatches(
             packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
         ),

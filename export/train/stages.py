@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from export.models.blocks import Backbone, carry_over, fold_normalisation
+from export.models.blocks import carry_over, fold_normalisation
 from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,11 @@ class TrainConfig:
         batch, steps, epochs: crops a batch, batches an epoch, epochs.
         rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
         decay: weight decay.
+        momentum: of AdamW (its first beta).
         ema: decay a step of the averaged weights, which are the ones that ship.
         seed: of data order, augmentation and first weights.
+        patience: the stage ends after so many epochs without a better score on held-out faces, and its best
+            averaged weights count instead of the last ones; 0 for neither.
     """
 
     size: int = 96
@@ -42,39 +45,63 @@ class TrainConfig:
     rate: float = 2e-3
     warmup: int = 300
     decay: float = 0.03
+    momentum: float = 0.9
     ema: float = 0.998
     seed: int = 1
+    patience: int = 0
 
 
 Build = Callable[[int | None], keras.Model]
 """Gives a new network, with the teaching outputs, for crops of that side (None: of any)."""
-Score = Callable[[keras.Model, int], None]
-"""Logs the scores of a network for crops of that side on held-out faces."""
+Score = Callable[[keras.Model, int], float | None]
+"""Logs the scores of a network for crops of that side on held-out faces; gives the one that counts, if any
+does: higher is better."""
 
 
 class _Glance(keras.callbacks.Callback):
-    """Scores the averaged weights after each epoch."""
+    """Scores the averaged weights after each epoch, keeps the best, and ends a stage that gets no better."""
 
-    def __init__(self, averaged: Averaged, network: keras.Model, size: int, score: Score) -> None:
+    def __init__(
+        self, averaged: Averaged, network: keras.Model, config: TrainConfig, score: Score, folder: Path
+    ) -> None:
         super().__init__()
-        self.averaged, self.network, self.size, self.score = averaged, network, size, score
+        self.averaged, self.network, self.config, self.score = averaged, network, config, score
+        self.log, self.best = folder / "scores.json", folder / "best.npz"
+        self.scores: list[float] = json.loads(self.log.read_text()) if self.log.exists() else []
+
+    @property
+    def finished(self) -> bool:
+        """Whether patience has run out."""
+        if not (self.config.patience and self.scores):
+            return False
+        return len(self.scores) - 1 - int(np.argmax(self.scores)) >= self.config.patience
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.averaged.values is None:
             return
         self.network.set_weights(self.averaged.values)
         log.info("epoch %d:", epoch + 1)
-        self.score(self.network, self.size)
+        value = self.score(self.network, self.config.size)
+        if value is None:
+            return
+        # An epoch that was interrupted before it was saved is scored again.
+        self.scores = [*self.scores[:epoch], value]
+        if int(np.argmax(self.scores)) == len(self.scores) - 1:
+            self.averaged.save(self.best)
+        self.log.write_text(json.dumps(self.scores))
+        if self.finished:
+            log.info("no better for %d epochs: the stage ends", self.config.patience)
+            self.model.stop_training = True
 
 
 def train_stages(
     run: Path,
     stages: Sequence[TrainConfig],
-    shape: Backbone,
+    shape: Any,
     *,
     build: Build,
-    trainer: Callable[[keras.Model], keras.Model],
-    batches: Callable[[TrainConfig, int], keras.utils.PyDataset],
+    trainer: Callable[[keras.Model, Any], keras.Model],
+    batches: Callable[[Any, int], keras.utils.PyDataset],
     score: Score,
     mean_of: int = 1,
 ) -> Path:
@@ -83,9 +110,9 @@ def train_stages(
     Args:
         run: folder for checkpoints and logs, a folder a stage.
         stages: one after the other.
-        shape: of the network, written down beside its weights.
+        shape: of the network, a dataclass; written down beside its weights.
         build: see `Build`.
-        trainer: wraps a network, which it keeps as `network`, with its losses.
+        trainer: wraps a network, which it keeps as `network`, with its losses; for a stage.
         batches: of a stage, from an epoch on.
         score: see `Score`.
         mean_of: the final weights are the mean of those after so many last stages (Wortsman et al. 2022,
@@ -108,28 +135,31 @@ def train_stages(
             json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1)
         )
         fixed = config.size if config.placed else None
-        model = trainer(build(fixed))
+        model = trainer(build(fixed), config)
         averaged = Averaged(model.network, config.ema, folder / "averaged.npz", folder / "history.jsonl")
+        glance = _Glance(averaged, build(fixed), config, score, folder)
         done = averaged.count // config.steps
-        if done < config.epochs:
+        if done < config.epochs and not glance.finished:
             if before is not None:
                 carry_over(read_averaged(before)[0], model.network)
             total = config.steps * config.epochs
-            model.compile(
-                optimizer=adamw(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup)
+            optimizer = adamw(
+                rate=config.rate,
+                decay=config.decay,
+                total=total,
+                warmup=config.warmup,
+                momentum=config.momentum,
             )
+            model.compile(optimizer=optimizer)
             model.build((None, config.size, config.size, 3))
             model.fit(
                 batches(config, done),
                 epochs=config.epochs,
-                callbacks=[
-                    averaged,
-                    _Glance(averaged, build(fixed), config.size, score),
-                    checkpoints(folder),
-                ],
+                # Scoring takes a while: interrupted there, the epoch is not saved, and done again.
+                callbacks=[glance, averaged, checkpoints(folder)],
                 verbose=1 if sys.stdout.isatty() else 2,
             )
-        before = folder / "averaged.npz"
+        before = folder / ("best.npz" if config.patience and glance.best.exists() else "averaged.npz")
         finished.append(before)
     if before is None:
         raise ValueError("no stage to train")
