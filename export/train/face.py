@@ -227,6 +227,7 @@ def _train_stage(
     model.fit(
         batches,
         epochs=config.epochs,
+        shuffle=False,  # as in stages.py
         callbacks=[
             callback,
             checkpoints(folder),

@@ -155,6 +155,8 @@ def train_stages(
             model.fit(
                 batches(config, done),
                 epochs=config.epochs,
+                # Batches are drawn at random already; another order would be lost with an interrupted run.
+                shuffle=False,
                 # Scoring takes a while: interrupted there, the epoch is not saved, and done again.
                 callbacks=[glance, averaged, checkpoints(folder)],
                 verbose=1 if sys.stdout.isatty() else 2,

@@ -25,6 +25,9 @@ def data(tmp_path: Path) -> Path:
         (("convert", "face", "--size", "100x100"), 2, "multiples of 32"),
         (("convert", "face", "--run", "nowhere"), 2, "run `python -m export train face` first"),
         (("train", "face", "--run", "nowhere/face"), 2, "run `python -m export prepare face"),
+        (("train", "unmask", "--run", "nowhere"), 2, "run `python -m export prepare unmask"),
+        (("train", "unmask", "--features", "nowhere"), 2, "run `python -m export train attributes"),
+        (("convert", "unmask", "--run", "nowhere"), 2, "run `python -m export train unmask"),
     ],
 )
 def test_wrong_input_is_one_line(arguments, code, says, data, capsys):

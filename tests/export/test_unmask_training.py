@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from keras import ops
 
+from edge.tflite import load_manifest, load_model
 from export import evaluate_unmask as scores
-from export import unmask_model
+from export import parity, unmask_model
 from export.data import unmask_faces as faces
 from export.models import attributes as attributes_net
 from export.models import unmask as net
@@ -351,11 +352,69 @@ def test_a_stage_that_gets_no_better_ends_and_its_best_epoch_counts(packs: Path,
     assert len(seen) == 4
 
 
+def test_an_interrupted_run_goes_on_to_the_same_weights(packs: Path, tmp_path: Path):
+    from export.train.averaging import read_averaged
+
+    stage = replace(STAGE, steps=4, epochs=2, adversarial=0.1)
+
+    class Interrupt(Exception):
+        pass
+
+    def run(folder: Path, stop: bool) -> Path:
+        with pytest.MonkeyPatch.context() as patch:
+            if stop:
+                original = training.glance
+
+                def glance(network: keras.Model, held: np.ndarray) -> dict[str, float]:
+                    if (folder / "stage1" / "scores.json").exists():
+                        raise Interrupt
+                    return original(network, held)
+
+                patch.setattr(training, "glance", glance)
+            return training.train(packs, folder, [stage], SMALL)
+
+    straight = read_averaged(run(tmp_path / "a", stop=False))[0]
+    with pytest.raises(Interrupt):
+        run(tmp_path / "b", stop=True)
+    again = read_averaged(run(tmp_path / "b", stop=False))[0]
+    assert len(list((tmp_path / "b" / "sheets").glob("*.png"))) == 2
+    assert max(float(np.abs(a - b).max()) for a, b in zip(straight, again, strict=True)) < 1e-3
+
+
 def test_the_student_network_trains_alike(packs: Path, tmp_path: Path):
     training.train(packs, tmp_path, [STAGE], net.StudentConfig(width=4, levels=2))
     out = training.predict(training.load_network(tmp_path), np.zeros((1, SIZE, SIZE, 3), np.uint8))
     assert out["completed"].shape == (1, SIZE, SIZE, 3)
     assert out["map"].shape == (1, SIZE, SIZE)
+
+
+def test_from_a_run_to_shipped_files(
+    data: Path, packs: Path, run: Path, judge: training.Features, tmp_path: Path, monkeypatch
+):
+    assert len(list((run / "sheets").glob("*.png"))) == 2  # one an epoch
+    limits = {k: parity.Limits(0.9, 1.0) for k in parity.LIMITS}  # barely trained, on three faces
+    monkeypatch.setattr(parity, "LIMITS", limits)
+    monkeypatch.setattr(unmask_model, "CALIBRATION", 12)
+    out, report = tmp_path / "models", tmp_path / "unmask_report.md"
+    entry = unmask_model.convert_unmask(data, run, packs, out, SIZE, features=judge, report=report)
+    assert set(entry["files"]) == {"float32", "float16", "dynamic", "int8", "int16x8"}
+    text = report.read_text()
+    assert "cv2.inpaint" in text
+    assert "ours, int8" in text
+    assert "plausible, not" in (out / "unmask.md").read_text()
+    for name in ("sheet", "failures"):
+        picture = cv2.imread(str(tmp_path / f"unmask_report_{name}.png"))
+        assert picture.shape[1] == 2 * 4 * SIZE
+    assert load_manifest(out).models["unmask"].threshold("map") > 0
+    held = faces.held_out(data, None, SIZE).images
+    crops = np.ascontiguousarray(held[..., faces.MASKED])
+    for precision in entry["files"]:
+        model = load_model("unmask", precision=precision, models_dir=out, threads=1)
+        found = scores.runner(model)(crops)
+        assert found["map"].min() >= 0
+        assert found["map"].max() <= 1
+        outside = found["map"] == 0
+        assert (found["completed"][outside] == crops[outside]).all()
 
 
 def test_default_is_the_fastest_that_loses_little():
