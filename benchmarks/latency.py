@@ -29,6 +29,7 @@ from benchmarks.machine import Guard, Spent, Usage, available_mb, machine, machi
 from benchmarks.terminal import duration, progress, whole_number
 from benchmarks.worker import Task, Worker
 from edge.errors import InputError, MaskedgeError, ModelError, RuntimeMissingError, SinkError, UsageError
+from edge.files import write_atomically
 from edge.tflite import (
     RUNTIMES,
     ModelEntry,
@@ -37,7 +38,6 @@ from edge.tflite import (
     is_path,
     load_manifest,
     save_tuning,
-    write_atomically,
 )
 
 log = logging.getLogger(__name__)

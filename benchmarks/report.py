@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.plots import Plot, draw
 from benchmarks.resultfile import PARTS, PERCENTILES, Result, label, machine_names, read_result
 from edge.errors import InputError, SinkError, UsageError
-from edge.tflite import write_atomically
+from edge.files import write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge.config import Config
 from edge.errors import MaskedgeError, UsageError
-from edge.tflite import write_atomically
+from edge.files import write_atomically
 
 UNIT = "maskedge.service"
 UNIT_FOLDER = Path("/etc/systemd/system")

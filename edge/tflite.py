@@ -28,6 +28,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from edge.errors import MaskedgeError, ModelError, RuntimeMissingError, UsageError
+from edge.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -278,25 +279,6 @@ def save_tuning(model_sha: str, runtime: str, threads: int) -> Path:
         remedy = "set XDG_CACHE_HOME to a folder you can write"
         raise MaskedgeError(f"cannot store the tuning in {path} ({error.strerror})", remedy=remedy) from error
     return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a power cut, meets the old content or the new, never half."""
-    path = Path(os.path.realpath(path))
-    if path.exists() and not path.is_file():  # a device or a pipe must not be replaced by a file
-        path.write_text(text, encoding="utf-8")
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read_tuning() -> dict[str, Any]:

@@ -258,7 +258,8 @@ def convert_attributes(
             if precision == "int16x8" and main["float32"] - main["int8"] <= parity.LIMITS["int8"].metric_drop:
                 continue
             contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = convert.write(contents[precision], Path(folder) / f"attributes.{precision}.tflite")
+            path = Path(folder) / f"attributes.{precision}.tflite"
+            path.write_bytes(contents[precision])
             model = Model(path, threads=1)
             logits = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
             outputs = parity.compare((reference[k], logits[k]) for k in samples)
@@ -292,10 +293,7 @@ def convert_attributes(
             samples["fairface_dev painted"], lambda crops: scores.logits_of(model, crops)
         )
 
-    for precision, content in contents.items():
-        convert.write(content, out / f"attributes.{precision}.tflite")
-    for stale in set(convert.PRECISIONS) - set(contents):
-        (out / f"attributes.{stale}.tflite").unlink(missing_ok=True)
+    convert.ship(contents, out, "attributes")
     entry = {
         "task": "attributes",
         "version": VERSION,

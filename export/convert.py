@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from edge.files import write_atomically
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
@@ -93,10 +95,11 @@ def _quiet():
             os.close(saved[1])
 
 
-def write(data: bytes, path: Path) -> Path:
-    """Writes a converted file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-    return path
+def ship(contents: Mapping[str, bytes], out: Path, name: str) -> None:
+    """Writes NAME.PRECISION.tflite for each precision, and removes those of precisions that ship no more."""
+    for precision in PRECISIONS:
+        path = out / f"{name}.{precision}.tflite"
+        if precision in contents:
+            write_atomically(path, contents[precision])
+        else:
+            path.unlink(missing_ok=True)

@@ -126,7 +126,8 @@ def convert_face(
             if precision == "int16x8" and aps["float32"] - aps["int8"] <= INT16X8_FROM:
                 continue
             data[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = convert.write(data[precision], Path(folder) / f"face.{precision}.tflite")
+            path = Path(folder) / f"face.{precision}.tflite"
+            path.write_bytes(data[precision])
             model = Model(path)
             outputs = parity.compare(
                 (want, by_width(model, model.run(p))) for want, p in zip(expected, pictures, strict=True)
@@ -147,10 +148,7 @@ def convert_face(
         model = Model(Path(folder) / "face.int8.tflite")
         threshold, figure = evaluate.best_threshold(evaluate.ours(model), dev, size)
 
-    for precision, content in data.items():
-        convert.write(content, out / f"face.{precision}.tflite")
-    for stale in set(convert.PRECISIONS) - set(data):
-        (out / f"face.{stale}.tflite").unlink(missing_ok=True)
+    convert.ship(data, out, "face")
     entry = {
         "task": "face",
         "version": VERSION,

@@ -138,7 +138,8 @@ def convert_identity(
             if precision == "int16x8" and main["float32"] - main["int8"] <= 0.002:
                 continue
             contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = convert.write(contents[precision], Path(folder) / f"identity.{precision}.tflite")
+            path = Path(folder) / f"identity.{precision}.tflite"
+            path.write_bytes(contents[precision])
             run_file = scores.embedder(Model(path, threads=1))
             found = {kind: run_file(getattr(wild, kind))[0] for kind in ("bare", "masked")}
             outputs = parity.compare(
@@ -159,10 +160,7 @@ def convert_identity(
                     "outputs": outputs,
                 }
             }
-    for precision, content in contents.items():
-        convert.write(content, out / f"identity.{precision}.tflite")
-    for stale in set(convert.PRECISIONS) - set(contents):
-        (out / f"identity.{stale}.tflite").unlink(missing_ok=True)
+    convert.ship(contents, out, "identity")
     entry: dict[str, Any] = {
         "task": "identity",
         "version": VERSION,

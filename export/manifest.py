@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edge.tflite import write_atomically
+from edge.files import write_atomically
 
 MANIFEST_VERSION = 1
 

@@ -128,7 +128,8 @@ def convert_unmask(
     with tempfile.TemporaryDirectory() as folder:
         for precision in tqdm(convert.PRECISIONS, desc="precisions", unit="file"):
             contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = convert.write(contents[precision], Path(folder) / f"unmask.{precision}.tflite")
+            path = Path(folder) / f"unmask.{precision}.tflite"
+            path.write_bytes(contents[precision])
             model = Model(path, threads=1)
             found = scores.runner(model)(crops)
             maps[precision] = found["map"]
@@ -148,8 +149,7 @@ def convert_unmask(
                     "outputs": outputs,
                 },
             }
-    for precision, content in contents.items():
-        convert.write(content, out / f"unmask.{precision}.tflite")
+    convert.ship(contents, out, "unmask")
     default, reason = choose(files)
     entry: dict[str, Any] = {
         "task": "unmask",

@@ -645,19 +645,3 @@ def test_stderr_is_given_back_when_many_threads_load() -> None:
     assert (before.st_dev, before.st_ino) == (after.st_dev, after.st_ino)
     if handles:
         assert len(os.listdir("/proc/self/fd")) <= handles
-
-
-# ----------------------------------------------------------------------------------------- the writer
-
-
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "result.json"
-    tflite.write_atomically(path, "one")
-    tflite.write_atomically(path, "two")
-    assert path.read_text() == "two"
-    assert [item.name for item in path.parent.iterdir()] == ["result.json"]
-    with pytest.raises(IsADirectoryError):
-        tflite.write_atomically(path.parent, "text")
-    if Path("/dev/null").exists():
-        tflite.write_atomically(Path("/dev/null"), "text")
-        assert not Path("/dev/null").is_file()

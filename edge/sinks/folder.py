@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from edge.errors import SinkError
+from edge.files import write_atomically
 from edge.sinks.base import Canvas, Sink
 from edge.types import Analysis, Frame
 
@@ -149,12 +150,9 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         SinkError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_atomically(path, data, durable=False)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise SinkError(
             f"cannot write {path} ({error.strerror})", remedy="check free space and rights"
         ) from None

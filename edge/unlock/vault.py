@@ -17,7 +17,6 @@ import json
 import os
 import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from edge.errors import MaskedgeError, UsageError
+from edge.files import write_atomically
 
 MODES = ("bare", "masked")
 """How a face is seen; a template is of one of them."""
@@ -33,6 +33,7 @@ MODES = ("bare", "masked")
 _VAULT, _GUARD, _LOCK, _SALT = "people.vault", "guard", "lock", "salt"
 _VAULT_MAGIC, _GUARD_MAGIC = b"maskedge vault 1", b"maskedge guard 1"
 _KEY_BYTES, _NONCE_BYTES, _ID_BYTES = 32, 12, 16
+_PRIVATE = 0o600
 _NAME_MAX = 64
 # RFC 7914 names N = 2^14 for interactive logins of 2009; a Raspberry Pi 4 takes about a second for 2^16.
 _SCRYPT = {"n": 2**16, "r": 8, "p": 1}
@@ -207,7 +208,7 @@ def _key_of_file(path: Path, *, create: bool) -> Key:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Exclusive: two that start at once must not each take a key of their own.
         with contextlib.suppress(FileExistsError):
-            _write(path, secrets.token_bytes(_KEY_BYTES), exclusive=True)
+            write_atomically(path, secrets.token_bytes(_KEY_BYTES), mode=_PRIVATE, exclusive=True)
     info = path.stat()
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise VaultError(f"{path} can be read by other users", remedy=f"chmod 600 {path}")
@@ -226,7 +227,7 @@ def _salt(folder: Path, *, create: bool) -> bytes:
             raise VaultError(f"{path} is missing: the passphrase alone opens nothing", remedy="restore it")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with contextlib.suppress(FileExistsError):
-            _write(path, secrets.token_bytes(_ID_BYTES), exclusive=True)
+            write_atomically(path, secrets.token_bytes(_ID_BYTES), mode=_PRIVATE, exclusive=True)
     return _read(path, "the salt")
 
 
@@ -339,7 +340,8 @@ class Vault:
             "secrets": [base64.b64encode(one).decode() for one in guard.secrets],
             "lockout": {name: getattr(guard.lockout, name) for name in Lockout.__slots__},
         }
-        _write(self.folder / _GUARD, self._seal(json.dumps(fields).encode(), _GUARD_MAGIC, b""))
+        data = self._seal(json.dumps(fields).encode(), _GUARD_MAGIC, b"")
+        write_atomically(self.folder / _GUARD, data, mode=_PRIVATE)
 
     def _load(self, guard: _Guard) -> dict[str, Person]:
         data = _read(self.folder / _VAULT, "the vault")
@@ -367,7 +369,7 @@ class Vault:
         try:
             guard.secrets = [fresh, *guard.secrets[:2]]
             self._write_guard(guard)
-            _write(self.folder / _VAULT, data)
+            write_atomically(self.folder / _VAULT, data, mode=_PRIVATE)
             guard.secrets = [fresh]
             self._write_guard(guard)
         except OSError as error:
@@ -448,28 +450,6 @@ def _read(path: Path, what: str) -> bytes:
         raise VaultError(
             f"cannot read {what} {path} ({error.strerror})", remedy="check the file and your rights"
         ) from None
-
-
-def _write(path: Path, data: bytes, *, exclusive: bool = False) -> None:
-    """Whole or not at all, also when the power fails."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            os.link(name, path)
-        else:
-            os.replace(name, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _unusable(folder: Path, error: OSError) -> VaultError:

@@ -287,6 +287,7 @@ def test_no_precision_needs_a_newer_runtime_than_the_older_one_supported(tmp_pat
     network = net.build(SIZE, batch=1, folded=True)
     pixels = [np.zeros((1, SIZE, SIZE, 3), np.uint8)]
     for precision in ("float32", "float16", "dynamic", "int8"):
-        path = convert.write(convert.to_tflite(network, precision, lambda: pixels), tmp_path / "a.tflite")
+        path = tmp_path / "a.tflite"
+        path.write_bytes(convert.to_tflite(network, precision, lambda: pixels))
         needed = manifest.file_facts(path)["min_runtime"].split(".")
         assert (int(needed[0]), int(needed[1])) <= (2, 14), precision

@@ -28,7 +28,8 @@ def pictures() -> list[np.ndarray]:
 
 @pytest.mark.parametrize("precision", convert.PRECISIONS)
 def test_every_precision_takes_pixels_and_agrees_with_keras(network, pictures, precision, tmp_path):
-    path = convert.write(convert.to_tflite(network, precision, lambda: pictures), tmp_path / "face.x.tflite")
+    path = tmp_path / "face.x.tflite"
+    path.write_bytes(convert.to_tflite(network, precision, lambda: pictures))
     model = Model(path)
     assert model.inputs[0].dtype == (np.float32 if precision == "int16x8" else np.uint8)
     assert model.inputs[0].shape == (1, 64, 64, 3)
@@ -89,3 +90,13 @@ def test_manifest_keeps_other_entries(tmp_path):
     manifest.write(tmp_path, "b", {"task": "b"})
     manifest.write(tmp_path, "a", {"task": "c"})
     assert manifest.read(tmp_path)["models"] == {"a": {"task": "c"}, "b": {"task": "b"}}
+
+
+def test_precisions_that_no_longer_ship_are_removed(tmp_path):
+    convert.ship({"int8": b"1", "float32": b"2"}, tmp_path, "a")
+    (tmp_path / "b.int8.tflite").write_bytes(b"another model's")
+    convert.ship({"int8": b"3"}, tmp_path, "a")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "a.int8.tflite": b"3",
+        "b.int8.tflite": b"another model's",
+    }
