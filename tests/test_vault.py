@@ -152,18 +152,18 @@ def test_a_power_cut_leaves_the_old_or_the_new_vault(
 
     count = 0
 
-    def write(path: Path, data: bytes, *, exclusive: bool = False) -> None:
+    def write(path: Path, data: bytes, *, mode: int) -> None:
         nonlocal count
         if count == step:
             raise PowerCut
         count += 1
-        real(path, data, exclusive=exclusive)
+        real(path, data, mode=mode)
 
-    real = module._write
-    monkeypatch.setattr(module, "_write", write)
+    real = module.write_atomically
+    monkeypatch.setattr(module, "write_atomically", write)
     with pytest.raises(PowerCut):
         vault.add(person("eve", 3))
-    monkeypatch.setattr(module, "_write", real)
+    monkeypatch.setattr(module, "write_atomically", real)
     names = ["ada", "grace"] if step < 2 else ["ada", "grace", "eve"]
     assert list(vault.people()) == names
     vault.add(person("mallory", 4))
