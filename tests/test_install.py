@@ -13,9 +13,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "deploy" / "install-pi.sh"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("dpkg-query") is None, reason="dpkg is not there: not Debian, Ubuntu or Raspberry Pi OS"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        shutil.which("dpkg-query") is None, reason="dpkg is not there: not Debian, Ubuntu or Raspberry Pi OS"
+    ),
+]
 
 
 class Machine:

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import intervals
 
+pytestmark = pytest.mark.once
+
 
 def test_the_value_is_numpys_quantile_of_all_samples() -> None:
     rounds = [np.array([3.0, 1.0, 2.0]), np.array([10.0]), np.array([4.0, 5.0])]
@@ -43,7 +45,7 @@ def test_it_covers_the_true_median_as_often_as_it_says() -> None:
     """
     rng = np.random.default_rng(7)
     covered = naive = 0
-    trials = 200
+    trials = 60
     for _ in range(trials):
         rounds = [rng.normal(level, 0.1, 20) for level in rng.normal(10, 1, 30)]
         one = intervals.quantile(rounds, draws=300)

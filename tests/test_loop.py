@@ -29,6 +29,8 @@ from edge.types import Face
 from tests import tiny_models
 from tests.test_tflite import write_models
 
+pytestmark = pytest.mark.once
+
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 # The older runtime is slow with int8 on some processors.
 SHORT = ("--precision", "float32", "--seconds", "0.2")

@@ -23,6 +23,8 @@ from export.scoring import Detections
 from export.scoring import average_precision as reference_ap
 from tests import tiny_models
 
+pytestmark = pytest.mark.once
+
 
 def write_model(path: Path, size: int, outputs: dict[str, np.ndarray]) -> Model:
     path.write_bytes(tiny_models.constant_model((1, size, size, 3), outputs, dtype="float32"))

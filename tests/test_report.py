@@ -20,6 +20,8 @@ from benchmarks.resultfile import Result, read_result
 from edge.errors import SinkError, UsageError
 from tests.test_compare import result
 
+pytestmark = pytest.mark.once
+
 VOID = {"meta", "img", "source", "link", "br", "hr", "input"}
 
 

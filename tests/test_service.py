@@ -39,7 +39,10 @@ ROOT = Path(__file__).parent.parent
 FRAME = Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0)
 ANALYSIS = Analysis(None, 0, 0.0, 2, 2, (), {"face": 1.4})
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets of Unix")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets of Unix"),
+]
 
 
 class Manager:

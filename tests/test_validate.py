@@ -19,6 +19,8 @@ from edge.cli import main as cli
 from edge.errors import ModelError, SinkError, UsageError
 from tests import tiny_models
 
+pytestmark = pytest.mark.once
+
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
