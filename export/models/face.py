@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from export.models.blocks import PIXEL_SCALE, conv, norm_act
+from export.models.blocks import PIXEL_SCALE, conv, depthwise, norm_act
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,7 +41,7 @@ class FaceConfig:
 
 
 def _separable(x, filters: int, stride: int = 1):
-    y = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False)(x)
+    y = depthwise(3, strides=stride, padding="same")(x)
     y = norm_act(y)
     y = layers.Conv2D(filters, 1, use_bias=False)(y)
     y = norm_act(y, act=False)

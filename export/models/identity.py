@@ -49,7 +49,7 @@ def build(
     image = layers.Input((size, size, 3), batch_size=batch, name="image")
     x = pooled(backbone(image, c, folded=folded), placed=size is not None)
     outputs = {
-        "embedding": layers.Dense(DIMENSIONS, name="embedding")(x),
-        "quality": layers.Dense(1, name="quality")(x),
+        "embedding": layers.Dense(DIMENSIONS, dtype="float32", name="embedding")(x),
+        "quality": layers.Dense(1, dtype="float32", name="quality")(x),
     }
     return keras.Model(image, outputs, name="identity")

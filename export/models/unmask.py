@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from export.models.blocks import PIXEL_SCALE, conv, norm_act
+from export.models.blocks import PIXEL_SCALE, Normalisation, conv, depthwise, norm_act
 
 OUTPUTS = {"completed": 3, "map": 1}
 """Channels of what ships: the completed face, RGB 0..255, and how much of each pixel a mask hides, 0..1."""
@@ -64,7 +64,7 @@ Config = UnmaskConfig | StudentConfig
 
 def _inverted(x, filters: int, expansion: int, *, stride: int = 1, rate: int = 1):
     y = conv(x, x.shape[-1] * expansion, 1)
-    y = layers.DepthwiseConv2D(3, strides=stride, dilation_rate=rate, padding="same", use_bias=False)(y)
+    y = depthwise(3, strides=stride, dilation_rate=rate, padding="same")(y)
     y = conv(norm_act(y), filters, 1, act=False)
     return layers.Add()([x, y]) if stride == 1 and x.shape[-1] == filters else y
 
@@ -145,9 +145,7 @@ def _network(image, c: UnmaskConfig, *, folded: bool):
     seen = layers.Concatenate()([kept, 255 * over])
     seen = seen if folded else layers.Rescaling(1 / PIXEL_SCALE)(seen)
     seen = layers.Conv2D(c.painter, 3, padding="same", use_bias=False, name="seen")(seen)
-    x = layers.Add()(
-        [conv(_larger(x), c.painter, 3, act=False), layers.BatchNormalization(momentum=0.97)(seen)]
-    )
+    x = layers.Add()([conv(_larger(x), c.painter, 3, act=False), Normalisation(momentum=0.97)(seen)])
     x = layers.Conv2D(3, 3, padding="same", name="paint")(layers.ReLU(6.0)(x))
     painted = x * 64.0 + PIXEL_SCALE
     completed = kept + ops.clip(painted, 0.0, 255.0) * over

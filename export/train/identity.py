@@ -20,9 +20,19 @@ log = logging.getLogger(__name__)
 
 STAGES: tuple[TrainConfig, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
-    TrainConfig(size=64, epochs=24, rate=3e-3, decay=0.05),
+    TrainConfig(size=64, epochs=8, rate=3e-3, decay=0.05),
+    TrainConfig(size=64, epochs=18, rate=2.5e-3, decay=0.05, seed=2, bfloat16=True),
     TrainConfig(
-        size=112, placed=True, batch=64, steps=800, epochs=10, rate=1.2e-3, warmup=200, ema=0.999, seed=2
+        size=112,
+        placed=True,
+        batch=64,
+        steps=800,
+        epochs=3,
+        rate=1e-3,
+        warmup=200,
+        ema=0.999,
+        seed=3,
+        bfloat16=True,
     ),
 )
 
@@ -47,14 +57,15 @@ class IdentityTrainer(keras.Model):
     Args:
         network: from `export.models.identity.build`.
         known: n x d float32 of length 1, the teacher's embeddings of all training faces.
-        people: number of people with a label.
+        centres: m x d float32, where the embeddings of each person with a label are to be at first.
     """
 
-    def __init__(self, network: keras.Model, known: np.ndarray, people: int) -> None:
+    def __init__(self, network: keras.Model, known: np.ndarray, centres: np.ndarray) -> None:
         super().__init__()
         self.network = network
         self.known = ops.convert_to_tensor(known)
-        self.centres = self.add_weight(shape=(max(people, 1), net.DIMENSIONS), name="people")
+        self.centres = self.add_weight(shape=centres.shape, name="people")
+        self.centres.assign(centres)
         self.parts = {k: keras.metrics.Mean(k) for k in WEIGHTS}
 
     def call(self, x, training=None):
@@ -171,7 +182,10 @@ def train(
         raise FileNotFoundError(f"no packed faces at {packs}: run `python -m export prepare identity` first")
     shape = network or net.IdentityConfig()
     bare = faces.load(packs / "bare")
-    known, people = bare.embedding.astype(np.float32), int(bare.person.max()) + 1
+    known = bare.embedding.astype(np.float32)
+    # The teacher's idea of each person; without any labels one that nobody is.
+    centres = np.zeros((max(int(bare.person.max()) + 1, 1), net.DIMENSIONS), np.float32)
+    np.add.at(centres, bare.person[bare.person >= 0], known[bare.person >= 0])
     held = {p.parent.name: faces.load(p.parent) for p in sorted(packs.glob("dev*/ready"))}
 
     def score(model: keras.Model, size: int) -> None:
@@ -183,7 +197,7 @@ def train(
         stages,
         shape,
         build=lambda size: net.build(size, shape),
-        trainer=lambda model, _: IdentityTrainer(model, known, people),
+        trainer=lambda model, _: IdentityTrainer(model, known, centres),
         batches=lambda config, epoch: faces.IdentityBatches(
             packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
         ),

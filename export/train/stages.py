@@ -6,7 +6,8 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from export.models.blocks import carry_over, fold_normalisation
 from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
 
 log = logging.getLogger(__name__)
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,6 +36,8 @@ class TrainConfig:
         momentum: of AdamW (its first beta).
         ema: decay a step of the averaged weights, which are the ones that ship.
         seed: of data order, augmentation and first weights.
+        bfloat16: multiply in bfloat16 where the processor can (AVX512-BF16, AMX), 1.4 times as fast;
+            weights, sums and losses stay float32.
         patience: the stage ends after so many epochs without a better score on held-out faces, and its best
             averaged weights count instead of the last ones; 0 for neither.
     """
@@ -48,6 +53,7 @@ class TrainConfig:
     momentum: float = 0.9
     ema: float = 0.998
     seed: int = 1
+    bfloat16: bool = False
     patience: int = 0
 
 
@@ -56,6 +62,28 @@ Build = Callable[[int | None], keras.Model]
 Score = Callable[[keras.Model, int], float | None]
 """Logs the scores of a network for crops of that side on held-out faces; gives the one that counts, if any
 does: higher is better."""
+
+
+@contextmanager
+def precision(config: TrainConfig) -> Iterator[None]:
+    """Networks built inside multiply in bfloat16, if the stage wants that and the processor can."""
+    if not config.bfloat16:
+        yield
+        return
+    try:
+        flags = CPUINFO.read_text()
+    except OSError:
+        flags = ""
+    if "avx512_bf16" not in flags and "amx_bf16" not in flags:
+        log.info("this processor does not multiply bfloat16: float32 it is, which takes longer")
+        yield
+        return
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class _Glance(keras.callbacks.Callback):
@@ -135,7 +163,9 @@ def train_stages(
             json.dumps({"train": asdict(config), "network": asdict(shape)}, indent=1)
         )
         fixed = config.size if config.placed else None
-        model = trainer(build(fixed), config)
+        with precision(config):
+            network = build(fixed)
+        model = trainer(network, config)
         averaged = Averaged(model.network, config.ema, folder / "averaged.npz", folder / "history.jsonl")
         glance = _Glance(averaged, build(fixed), config, score, folder)
         done = averaged.count // config.steps

@@ -33,7 +33,7 @@ def packs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     small = TrainConfig(size=32, batch=8, steps=4, epochs=1, warmup=2)
-    stages = [small, replace(small, size=SIZE, placed=True)]
+    stages = [small, replace(small, size=SIZE, placed=True, bfloat16=True)]
     training.train(packs, out, stages, TINY)
     return out
 
@@ -68,11 +68,12 @@ def test_losses_fall_towards_the_own_face_and_person():
     keras.utils.set_random_seed(1)
     known = np.linalg.qr(np.random.default_rng(0).normal(size=(128, 6)))[0].T.astype(np.float32)
     known[5] = known[0]  # two pictures of one person: never pushed apart
-    trainer = training.IdentityTrainer(net.build(None, TINY), known, 2)
+    trainer = training.IdentityTrainer(net.build(None, TINY), known, known[1:3])
     rows = np.array([0, 1, 2])
     right, wrong = known[rows], known[[1, 2, 3]]
     assert float(ops.mean(trainer._others(right, known[rows], rows))) < 0.1
     assert float(ops.mean(trainer._others(wrong, known[rows], rows))) > 10
+    assert np.allclose(trainer.centres, known[1:3])
     trainer.centres.assign(known[:2])
     one, none = np.array([0]), np.array([-1])
     assert float(trainer._people(known[:1], one)) < 0.1
