@@ -86,7 +86,7 @@ def _fused(x, filters: int, stride: int, expansion: int):
 
 
 def depthwise(kernel: int, **options) -> layers.Layer:
-    """Depthwise convolution without bias, always in float32: its gradients in bfloat16 take six times as long."""
+    """Depthwise convolution without bias, in float32: bfloat16 takes six times as long for its gradients."""
     return layers.DepthwiseConv2D(kernel, use_bias=False, dtype="float32", **options)
 
 
