@@ -122,8 +122,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
-        help="epochs of each stage (default: face 40 and 16, attributes 20, 15 and 24, identity 24 and 10, "
-        "unmask 12, 10 and 4)",
+        help="epochs of each stage (default: those of the recipe, see docs/training.md)",
     )
     sub.add_argument(
         "--student",
