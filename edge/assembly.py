@@ -86,9 +86,10 @@ def embedder(config: Config) -> Embedder:
     from edge.tasks.identity import Embedder
     from edge.tflite import load_model
 
-    identity_entry(config)
+    entry = identity_entry(config)
     return Embedder(
-        load_model("identity", precision=config.precision, threads=config.threads, models_dir=config.models)
+        load_model("identity", precision=config.precision, threads=config.threads, models_dir=config.models),
+        entry,
     )
 
 

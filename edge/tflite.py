@@ -356,6 +356,10 @@ class ModelEntry:
             raise ModelError(f"model {self.name}: the manifest has no threshold {name!r}", remedy=_REFETCH)
         return float(value)
 
+    def template(self, default: Sequence[Sequence[float]]) -> np.ndarray:
+        """Where the landmarks lie in the model's crop, 5 x 2 float64 in its sides; `default` if not given."""
+        return np.asarray(self.alignment["template"] if self.alignment else default, np.float64)
+
     def precision(self, wanted: str | None = None) -> str:
         """The precision asked for, or the default one.
 

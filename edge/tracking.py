@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -101,10 +101,7 @@ class Tracker:
                 self._tracks.append(track)
             else:
                 continue
-            # Three times as fast as dataclasses.replace.
-            out.append(
-                Face(face.box, face.score, face.landmarks, track.id, face.mask, face.gender, face.identity)
-            )
+            out.append(replace(face, track=track.id))
         return tuple(out)
 
     def _age(self, track: _Track) -> float:

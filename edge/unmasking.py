@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -118,7 +118,7 @@ class LiveUnmasker:
                     out.append(face)
                     continue
                 self.finished_ms.append(self.unmasker.last_invoke_ms)
-                face = _patched(face, Patch(completion, face.landmarks))
+                face = replace(face, unmasked=Patch(completion, face.landmarks))
             out.append(face)
         return tuple(out)
 
@@ -162,7 +162,7 @@ class LiveUnmasker:
                 due, longest = (face.track, track.points), min(track.served, longest)
             ready = track.ready
             if ready is not None and abs(time_s - ready[0]) <= _STALE_S:
-                out[place] = _patched(face, Patch(ready[1], track.points))
+                out[place] = replace(face, unmasked=Patch(ready[1], track.points))
         if self.wait:
             self.finished_ms, self._spent = self._spent, []
         elif due is not None:
@@ -288,10 +288,3 @@ def _follow(track: _Track, face: Face, time_s: float) -> None:
 def _share(hertz: float, passed: float) -> float:
     """Share of the new value in a low-pass filter of that cut-off frequency."""
     return 1 / (1 + 1 / (2 * math.pi * hertz * passed))
-
-
-def _patched(face: Face, patch: Patch) -> Face:
-    # Three times as fast as dataclasses.replace.
-    return Face(
-        face.box, face.score, face.landmarks, face.track, face.mask, face.gender, face.identity, patch
-    )

@@ -13,7 +13,7 @@ import numpy as np
 from edge.geometry import align
 
 if TYPE_CHECKING:
-    from edge.tflite import Model
+    from edge.tflite import Model, ModelEntry
 
 TEMPLATE = (
     (0.3419, 0.4616),
@@ -44,16 +44,17 @@ class Embedder:
 
     Args:
         model: the identity model.
+        entry: its manifest entry, for the alignment; None takes `TEMPLATE`.
 
     Attributes:
         model: as given.
         last_invoke_ms: time of the bare model in the last call, milliseconds.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, entry: ModelEntry | None = None) -> None:
         self.model = model
         self._size = int(model.inputs[0].shape[1])
-        self._template = np.array(TEMPLATE, np.float32)
+        self._template = entry.template(TEMPLATE) if entry else np.array(TEMPLATE)
         self.last_invoke_ms = 0.0
 
     def crop(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

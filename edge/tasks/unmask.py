@@ -123,8 +123,7 @@ class Unmasker:
             ModelError: the model has other inputs or outputs.
         """
         self.model = model
-        template = entry.alignment["template"] if entry and entry.alignment else TEMPLATE
-        self._template = np.asarray(template, np.float64)
+        self._template = entry.template(TEMPLATE) if entry else np.array(TEMPLATE)
         shapes = {spec.shape: place for place, spec in enumerate(model.outputs)}
         shape = model.inputs[0].shape
         size = shape[1] if len(shape) == 4 else 0

@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from edge.tasks.identity import Embedder
-from edge.tflite import load_model
+from edge.tflite import load_manifest, load_model
 from export import evaluate_identity as scores
 from export import identity_model, parity
 from export.data import identity_faces as faces
@@ -104,4 +104,9 @@ def test_from_a_run_to_shipped_files(data: Path, packs: Path, run: Path, tmp_pat
     points = np.array([[50, 50], [80, 50], [65, 70], [52, 88], [78, 88]], np.float32)
     seen = Embedder(load_model("identity", models_dir=out)).embed(wild.bare[0], points)
     assert seen.vector.shape == (net.DIMENSIONS,)
+    entry = load_manifest(out).models["identity"]
+    assert entry.template(()).shape == (5, 2)
+    moved = replace(entry, alignment={"template": entry.template(()) + 0.1})
+    elsewhere = Embedder(load_model("identity", models_dir=out), moved).embed(wild.bare[0], points)
+    assert not np.allclose(elsewhere.vector, seen.vector)
     assert 0 < seen.quality < 1
