@@ -102,17 +102,14 @@ def unmasker(config: Config, *, threads: int | None = None) -> Unmasker:
     from edge.tasks.unmask import Unmasker
     from edge.tflite import load_manifest, load_model
 
-    manifest = load_manifest(config.models)
-    if "unmask" not in manifest.models:
-        remedy = "it is not among the shipped models yet"
-        raise ModelError(f"no model 'unmask' in {manifest.folder}", remedy=remedy)
+    entry = load_manifest(config.models).entry("unmask")
     model = load_model(
         "unmask",
         precision=config.precision,
         threads=config.threads or threads,
         models_dir=config.models,
     )
-    return Unmasker(model, manifest.entry("unmask"))
+    return Unmasker(model, entry)
 
 
 def score(config: Config) -> float:
