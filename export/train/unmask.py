@@ -40,19 +40,19 @@ STAGES: tuple[UnmaskStage, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
     UnmaskStage(size=64, batch=32, steps=400, epochs=10, rate=2e-3, warmup=200, ema=0.998, patience=4),
     UnmaskStage(
-        size=128, batch=16, steps=300, epochs=9, rate=1e-3, warmup=100, ema=0.998, seed=2, patience=4
+        size=128, batch=16, steps=300, epochs=6, rate=1e-3, warmup=100, ema=0.998, seed=2, patience=4
     ),
     UnmaskStage(
         size=128,
         batch=16,
         steps=300,
-        epochs=4,
+        epochs=7,
         rate=3e-4,
         warmup=100,
         ema=0.998,
         seed=3,
         momentum=0.5,
-        adversarial=0.02,
+        adversarial=0.03,
         alone=150,
     ),
 )
