@@ -124,7 +124,7 @@ def convert_unmask(
     calibration = calibration_crops(packs, size)
     files: dict[str, dict[str, Any]] = {}
     contents: dict[str, bytes] = {}
-    maps: dict[str, np.ndarray] = {}
+    known: dict[str, scores.Found] = {}
     with tempfile.TemporaryDirectory() as folder:
         for precision in tqdm(convert.PRECISIONS, desc="precisions", unit="file"):
             contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
@@ -132,7 +132,7 @@ def convert_unmask(
             path.write_bytes(contents[precision])
             model = Model(path, threads=1)
             found = scores.runner(model)(crops)
-            maps[precision] = found["map"]
+            known[precision] = found
             outputs = parity.compare([(reference, found)])
             # What a precision may lose here is counted in dB and decides about the default.
             parity.check(precision, outputs, 0.0)
@@ -162,7 +162,7 @@ def convert_unmask(
             {"name": "map", "shape": [1, size, size, 1], "dtype": "float32"},
         ],
         "labels": [],
-        "thresholds": {"map": map_threshold(maps[default], region)},
+        "thresholds": {"map": map_threshold(known[default]["map"], region)},
         "alignment": {"template": [list(point) for point in TEMPLATE], "unit": "sides of the crop"},
         "licence": LICENCE,
         "training_data": TRAINING_DATA,
@@ -170,7 +170,9 @@ def convert_unmask(
         "files": files,
     }
     manifest.write(out, "unmask", entry)
-    result = scores.evaluate(data, out, masks=masks, run=run, features=features, held=held, report=report)
+    result = scores.evaluate(
+        data, out, masks=masks, run=run, features=features, held=held, known=known, report=report
+    )
     finish(entry, result, out)
     return entry
 
