@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.camera import open_source
 from edge.drawing import MARK_WORDS, PURPLE, annotate, mark
 from edge.errors import ModelError
 from edge.geometry import align, similarity
+from edge.masks import paint_mask
 from edge.pipeline import Pipeline
 from edge.sinks import Canvas, Sink
 from edge.sinks.summary import RunReport
 from edge.tasks import attributes
+from edge.tasks.face import FaceDetector
 from edge.tasks.unmask import TEMPLATE, Completion, Patch, Unmasker, covered, uncovered
-from edge.tflite import Model, ModelEntry, ModelFile
+from edge.tflite import Model, ModelEntry, ModelFile, load_manifest, load_model
 from edge.types import MASK_STATES, Analysis, Face, Frame
 from edge.unmasking import LiveUnmasker
 from tests.test_pipeline import Clip
@@ -877,3 +881,40 @@ def test_nothing_of_unlocking_names_it() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [getattr(node, key, None) for key in ("id", "attr", "arg", "module", "name")]
             assert not any("unmask" in str(name) for name in names if name), f"{path}, line {node.lineno}"  # type: ignore[attr-defined]
+
+
+# ----------------------------------------------------------------------------------- the shipped model
+
+
+@pytest.fixture(scope="module")
+def masked() -> list[tuple[np.ndarray, np.ndarray, np.ndarray, Face]]:
+    """The bare face of the built-in clip in three masks: bare picture, masked one, hidden region, face."""
+    with open_source("demo") as source:
+        bare = next(frame.image for frame in source.frames() if frame.id == 20)
+    detector = FaceDetector(load_model("face"), load_manifest().entry("face"))
+    (face,) = detector.detect(bare)
+    out = []
+    for seed in range(3):
+        painted = paint_mask(bare, face.landmarks, worn="correct", rng=np.random.default_rng(seed))
+        (found,) = detector.detect(painted.image)
+        worn = {"state": "correct", "score": 1.0, "scores": {}}
+        out.append((bare, painted.image, painted.region, replace(found, mask=worn)))
+    return out
+
+
+@pytest.mark.parametrize("precision", list(load_manifest().entry("unmask").files))
+def test_the_shipped_model_finds_the_mask_and_completes_the_face(precision, masked) -> None:
+    entry = load_manifest().entry("unmask")
+    unmasker = Unmasker(load_model("unmask", precision=precision), entry)
+    gains = []
+    for bare, image, region, face in masked[: 1 if precision == "int16x8" else 3]:  # its kernels are slow
+        picture, hidden = unmasker.picture(image, [face])
+        known, found = region > 0.5, hidden > 0.5
+        assert (known & found).sum() / (known | found).sum() > 0.75
+        assert (picture[hidden == 0] == image[hidden == 0]).all()
+
+        def error(one: np.ndarray, bare=bare, known=known) -> float:
+            return float(((one.astype(float) - bare) ** 2)[known].mean())
+
+        gains.append(10 * np.log10(error(image) / error(picture)))
+    assert np.mean(gains) > 5, "nearer to the true face than the mask is, dB"
