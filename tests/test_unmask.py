@@ -251,9 +251,6 @@ def test_a_model_that_gives_nonsense_does_no_harm(value: float) -> None:
         cast_model((1, 32, 32, 3)),
         add_model(),
         constant_model((1, 32, 32, 3), {"a": np.zeros((1, 16, 16, 3)), "b": np.zeros((1, 32, 32, 1))}),
-        constant_model(
-            (1, 32, 32, 3), {"a": np.zeros((1, 32, 32, 3)), "b": np.zeros((1, 32, 32, 1))}, dtype="float32"
-        ),
     ],
 )
 def test_another_model_is_refused(data: bytes) -> None:

@@ -114,9 +114,9 @@ class Unmasker:
 
     def __init__(self, model: Model, entry: ModelEntry | None = None) -> None:
         """Args:
-        model: an unmask model of this project: 1 x S x S x 3 uint8 RGB in; out, in any order, the completed
-            face, 1 x S x S x 3 float32 0..255 or uint8, and the map of what is hidden, 1 x S x S x 1
-            float32 0..1.
+        model: an unmask model of this project: 1 x S x S x 3 RGB in, uint8 or (int16x8) float32 0..255; out,
+            in any order, the completed face, 1 x S x S x 3 float32 0..255 or uint8, and the map of what is
+            hidden, 1 x S x S x 1 float32 0..1.
         entry: its manifest entry, for the alignment; None takes `TEMPLATE`.
 
         Raises:
@@ -136,7 +136,7 @@ class Unmasker:
             )
         except KeyError:
             fits = False
-        if not fits or model.inputs[0].dtype != np.uint8:
+        if not fits or model.inputs[0].dtype not in (np.uint8, np.float32):
             raise ModelError(f"{model.name} is no unmask model", remedy="convert or download it again")
         self.size = int(size)
         self._pixels = np.zeros((1, size, size, 3), np.uint8)
