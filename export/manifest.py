@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import estimate
 from edge.files import write_atomically
 
 MANIFEST_VERSION = 1
@@ -39,21 +40,13 @@ def file_facts(path: Path) -> dict[str, Any]:
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
     graph = model.subgraphs[0]
     kinds = schema.BuiltinOperator
-    parameters = macs = 0
+    parameters = 0
     counted: set[int] = set()
     for op in graph.operators:
         code = model.operatorCodes[op.opcodeIndex]
         kind = max(code.builtinCode, code.deprecatedBuiltinCode)
         if kind not in (kinds.CONV_2D, kinds.DEPTHWISE_CONV_2D, kinds.FULLY_CONNECTED):
             continue
-        weights, out = graph.tensors[op.inputs[1]], graph.tensors[op.outputs[0]]
-        size = 1
-        for n in weights.shape:
-            size *= int(n)
-        positions = 1
-        for n in out.shape[1:-1]:
-            positions *= int(n)
-        macs += size * positions
         for index in op.inputs[1:]:
             if index >= 0 and index not in counted:
                 counted.add(index)
@@ -70,6 +63,6 @@ def file_facts(path: Path) -> dict[str, Any]:
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "parameters": parameters,
-        "macs": macs,
+        "macs": estimate.count(data).all_macs,
         "min_runtime": oldest,
     }
