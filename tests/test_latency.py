@@ -24,6 +24,8 @@ from edge.errors import ModelError, SinkError, UsageError
 from tests import tiny_models
 from tests.test_tflite import write_models
 
+pytestmark = pytest.mark.once  # they watch the clock; test_cli measures with each runtime
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "benchmarks.md"
 SHORT = ("--runs", "5", "--seconds", "0", "--warmup", "1", "--starts", "1")
