@@ -47,7 +47,7 @@ the same with `identity` (the same person, masked or not), which needs the face 
 the same with `unmask` (what a mask hides), which needs the face model first; RUN is the run folder of the
 attributes model, whose features judge the pictures:
   python -m export prepare unmask --data DATA --masks DIR        pack masked and bare faces (12 minutes, 5 GB)
-  python -m export train unmask --features RUN                   about 90 minutes on 2 cores
+  python -m export train unmask --features RUN                   about an hour on 2 cores
   python -m export train unmask --features RUN --student         the student project's network, to compare
   python -m export convert unmask --data DATA --masks DIR --features RUN
   python -m export evaluate unmask --data DATA --masks DIR --features RUN

@@ -145,6 +145,19 @@ things over the mouth, which are no mask (`none`).
 """
 
 
+def _facts(entry: dict[str, Any]) -> dict[str, Any]:
+    """What every card says of its manifest entry."""
+    first = entry["files"][entry["default"]]
+    return {
+        "parameters": first["parameters"],
+        "macs": first["macs"] / 1e6,
+        "default": entry["default"],
+        "default_reason": entry["default_reason"],
+        "training_data": "\n".join(f"- {line}" for line in entry["training_data"]),
+        "licence": entry["licence"],
+    }
+
+
 def attributes(entry: dict[str, Any], result: dict[str, Any], report: Any) -> str:
     """The card of the attributes model.
 
@@ -165,11 +178,8 @@ def attributes(entry: dict[str, Any], result: dict[str, Any], report: Any) -> st
         )
     limits = entry["thresholds"]
     return ATTRIBUTES.format(
-        parameters=first["parameters"],
-        macs=first["macs"] / 1e6,
+        **_facts(entry),
         size=entry["input"]["width"],
-        default=entry["default"],
-        default_reason=entry["default_reason"],
         table=report.table(result),
         painted_with=result["painted_with"],
         yardsticks=report.yardsticks(result),
@@ -180,8 +190,6 @@ def attributes(entry: dict[str, Any], result: dict[str, Any], report: Any) -> st
         rejection=report.rejection(result),
         precisions="\n".join(rows),
         metric=first["parity"]["metric"],
-        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
-        licence=entry["licence"],
     )
 
 
@@ -249,26 +257,20 @@ def identity(entry: dict[str, Any], result: dict[str, Any]) -> str:
     from export import evaluate_identity as scores
 
     files = entry["files"]
-    first = files[entry["default"]]
     rows = [
         f"| {precision} | {file['bytes']:,} | {file['parity']['value']:.4f} | {file['parity']['drop']:+.4f} "
         f"| {file['parity']['outputs']['embedding']['cosine']:.5f} | {file['min_runtime']} |"
         for precision, file in files.items()
     ]
     return IDENTITY.format(
-        parameters=first["parameters"],
-        macs=first["macs"] / 1e6,
+        **_facts(entry),
         dimensions=entry["outputs"][0]["shape"][1],
         size=entry["input"]["width"],
-        default=entry["default"],
-        default_reason=entry["default_reason"],
         table=scores.table(result),
         painted_with=result["painted_with"],
         thresholds=scores.thresholds_table(result),
         quality=scores.quality_table(result),
         precisions="\n".join(rows),
-        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
-        licence=entry["licence"],
     )
 
 
@@ -334,24 +336,18 @@ def unmask(entry: dict[str, Any], result: dict[str, Any]) -> str:
     from export.evaluate_unmask import table
 
     files = entry["files"]
-    first = files[entry["default"]]
     rows = [
         f"| {precision} | {file['bytes']:,} | {file['parity']['value']:.2f} | {file['parity']['drop']:+.3f} "
         f"| {file['ms']:.1f} | {file['parity']['outputs']['map']['cosine']:.5f} | {file['min_runtime']} |"
         for precision, file in files.items()
     ]
     return UNMASK.format(
-        parameters=first["parameters"],
-        macs=first["macs"] / 1e6,
+        **_facts(entry),
         size=entry["input"]["width"],
-        default=entry["default"],
-        default_reason=entry["default_reason"],
         table=table(result),
         n=result["n"],
         painted_with=result["painted_with"],
         precisions="\n".join(rows),
-        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
-        licence=entry["licence"],
     )
 
 
@@ -373,19 +369,13 @@ def face(entry: dict[str, Any], result: dict[str, Any]) -> str:
             f"| {precision} | {file['bytes']:,} | {parity['ap']:.4f} | {parity['ap_drop']:+.4f} "
             f"| {cosines} | {file['min_runtime']} |"
         )
-    first = files[entry["default"]]
     return FACE.format(
-        parameters=first["parameters"],
-        macs=first["macs"] / 1e6,
+        **_facts(entry),
         width=entry["input"]["width"],
         height=entry["input"]["height"],
-        default=entry["default"],
-        default_reason=entry["default_reason"],
         threshold=entry["thresholds"]["score"]["value"],
         threshold_figure=entry["thresholds"]["score"]["figure"],
         table=table(result),
         precisions="\n".join(rows),
-        training_data="\n".join(f"- {line}" for line in entry["training_data"]),
-        licence=entry["licence"],
         smallest=result["smallest_px"],
     )

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 
 from edge.types import GENDERS
 from export.data.attribute_faces import MARGIN, SIDE, Faces, load_training
+from export.data.batches import Batches
 from export.data.crop_sets import AGES, RACES
 from export.data.face_batches import change_colours
 
@@ -96,34 +96,23 @@ def _groups(packs: dict[str, Faces]) -> list[Group]:
     return groups
 
 
-class AttributeBatches(keras.utils.PyDataset):
-    """Every batch is a function of (seed, epoch, index).
+class AttributeBatches(Batches):
+    """Augmented faces, and what the network should say of them.
 
     Args:
         folder: of the packs, see `attribute_faces.prepare`.
-        size: side of the crop the network sees, pixels.
-        batch: crops a batch.
-        steps: batches an epoch.
-        seed: of everything random.
-        epoch: to start from (resume).
+        drawing: see `Batches`.
     """
 
-    def __init__(self, folder: Path, *, size: int, batch: int, steps: int, seed: int, epoch: int = 0) -> None:
-        super().__init__(workers=2, max_queue_size=8)
+    def __init__(self, folder: Path, **drawing: int) -> None:
+        super().__init__(**drawing)
         packs = load_training(folder)
         self.packs = list(packs.values())
         self.groups = _groups(packs)
         self.shares = np.array([group.share for group in self.groups])
-        self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = self.rng(index)
         images = np.empty((self.batch, self.size, self.size, 3), np.uint8)
         targets = np.zeros((self.batch, COLUMNS), np.float32)
         for i, g in enumerate(rng.choice(len(self.groups), self.batch, p=self.shares)):

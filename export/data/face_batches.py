@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -15,6 +14,7 @@ from edge.camera import read_image
 from edge.masks import WORN, paint_mask, random_design
 from edge.tasks.face import STRIDES, cells
 from edge.types import LANDMARKS_MIRRORED
+from export.data.batches import Batches
 from export.data.scenes import Scene
 
 # Face side (square root of the box area, input pixels) that a level learns; the overlaps let two
@@ -109,33 +109,18 @@ def targets(boxes: np.ndarray, landmarks: np.ndarray, size: tuple[int, int]) -> 
     return out
 
 
-class FaceBatches(keras.utils.PyDataset):
-    """Endless variety from a few thousand scenes; every batch is a function of (seed, epoch, index).
+class FaceBatches(Batches):
+    """Endless variety from a few thousand scenes.
 
     Args:
         scenes: labelled scenes; all pictures are kept decoded in memory.
         crops: face crops for pasting.
-        size: side of the square training picture, pixels.
-        batch: pictures a batch.
-        steps: batches an epoch.
-        seed: of everything random.
-        epoch: to start from (resume).
+        drawing: see `Batches`.
     """
 
-    def __init__(
-        self,
-        scenes: list[Scene],
-        crops: list[Crop],
-        *,
-        size: int,
-        batch: int,
-        steps: int,
-        seed: int,
-        epoch: int = 0,
-    ) -> None:
-        super().__init__()
+    def __init__(self, scenes: list[Scene], crops: list[Crop], **drawing: int) -> None:
+        super().__init__(workers=1, **drawing)
         self.scenes, self.crops = scenes, crops
-        self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
         self.images = [read_image(s.path) for s in tqdm(scenes, desc="reading pictures", unit="picture")]
         self.with_faces = [i for i, s in enumerate(scenes) if len(s.boxes)]
         self.empty = [i for i, s in enumerate(scenes) if not len(s.boxes)]
@@ -144,14 +129,8 @@ class FaceBatches(keras.utils.PyDataset):
         p = np.array([weight.get(scenes[i].set, 1.0) for i in self.with_faces])
         self.chance = p / p.sum()
 
-    def __len__(self) -> int:
-        return self.steps
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = self.rng(index)
         images = np.empty((self.batch, self.size, self.size, 3), np.uint8)
         rows = []
         for i in range(self.batch):

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import keras
 import numpy as np
 
 from edge.camera import read_image
@@ -22,6 +21,7 @@ from edge.masks import Worn, paint_mask
 from edge.tasks.identity import TEMPLATE
 from export.data import packs
 from export.data.attribute_batches import augment, plain
+from export.data.batches import Batches
 from export.data.crop_sets import Entry, entries, found_landmarks
 from export.data.occluders import paint_occluder
 from export.data.packs import Row
@@ -164,36 +164,25 @@ SHARES = {"bare": 0.42, "painted": 0.5, "occluded": 0.08}
 """How often each kind of pack is drawn from; faces with a known person twice as often as others."""
 
 
-class IdentityBatches(keras.utils.PyDataset):
-    """Every batch is a function of (seed, epoch, index).
+class IdentityBatches(Batches):
+    """Augmented faces, and what the network should say of them.
 
     Args:
         folder: of the packs, see `prepare`.
-        size: side of the crop the network sees, pixels.
-        batch: crops a batch.
-        steps: batches an epoch.
-        seed: of everything random.
-        epoch: to start from (resume).
+        drawing: see `Batches`.
     """
 
-    def __init__(self, folder: Path, *, size: int, batch: int, steps: int, seed: int, epoch: int = 0) -> None:
-        super().__init__(workers=2, max_queue_size=8)
+    def __init__(self, folder: Path, **drawing: int) -> None:
+        super().__init__(**drawing)
         names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
         self.packs = [load(folder / name) for name in names]
         kinds = [name.rstrip("0123456789") for name in names]
         shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
         self.shares = shares / shares.sum()
         self.rows = [np.repeat(np.arange(len(p)), np.where(p.person >= 0, 2, 1)) for p in self.packs]
-        self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = self.rng(index)
         images = np.empty((self.batch, self.size, self.size, 3), np.uint8)
         targets = np.zeros((self.batch, COLUMNS), np.float32)
         for i, p in enumerate(rng.choice(len(self.packs), self.batch, p=self.shares)):

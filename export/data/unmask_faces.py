@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import keras
 import numpy as np
 from tqdm import tqdm
 
@@ -25,6 +24,7 @@ from edge.masks import WORN, Painted, Worn, paint_mask
 from edge.tasks.attributes import TEMPLATE
 from export.data import packs
 from export.data.attribute_faces import maskon_is_dev, maskon_state, scene_faces
+from export.data.batches import Batches
 from export.data.crop_sets import Entry, entries, found_landmarks
 from export.data.face_batches import change_colours
 from export.data.identity_faces import HELD_OUT, names_of
@@ -384,34 +384,23 @@ def load_training(folder: Path) -> dict[str, Hidden]:
     return {name: load(folder / name) for name in names}
 
 
-class UnmaskBatches(keras.utils.PyDataset):
-    """Every batch is a function of (seed, epoch, index).
+class UnmaskBatches(Batches):
+    """Augmented faces, and what the network should say of them.
 
     Args:
         folder: of the packs, see `prepare`.
-        size: side of the crop the network sees, pixels.
-        batch: crops a batch.
-        steps: batches an epoch.
-        seed: of everything random.
-        epoch: to start from (resume).
+        drawing: see `Batches`.
     """
 
-    def __init__(self, folder: Path, *, size: int, batch: int, steps: int, seed: int, epoch: int = 0) -> None:
-        super().__init__(workers=2, max_queue_size=8)
+    def __init__(self, folder: Path, **drawing: int) -> None:
+        super().__init__(**drawing)
         found = load_training(folder)
         kinds = [name.rstrip("0123456789") for name in found]
         shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
         self.packs, self.shares = list(found.values()), shares / shares.sum()
-        self.size, self.batch, self.steps, self.seed, self.epoch = size, batch, steps, seed, epoch
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = self.rng(index)
         x = np.empty((self.batch, self.size, self.size, 3), np.float32)
         y = np.empty((self.batch, self.size, self.size, CHANNELS), np.float32)
         for i, p in enumerate(rng.choice(len(self.packs), self.batch, p=self.shares)):

@@ -14,6 +14,7 @@ from keras import ops
 from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
+from export.train.averaging import Trainer
 from export.train.stages import TrainConfig, read_run, train_stages
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ GLANCE = 1000  # held-out faces of each kind that are scored after an epoch
 WEIGHTS = {"mask": 1.5, "gender": 3.0, "face": 0.5, "embedding": 1.5, "age": 0.3}
 
 
-class AttributesTrainer(keras.Model):
+class AttributesTrainer(Trainer):
     """The network with its losses.
 
     Mask state: cross entropy, where a label that allows two states (worn wrongly) counts the sum of both.
@@ -44,16 +45,7 @@ class AttributesTrainer(keras.Model):
     """
 
     def __init__(self, network: keras.Model) -> None:
-        super().__init__()
-        self.network = network
-        self.parts = {k: keras.metrics.Mean(k) for k in WEIGHTS}
-
-    def call(self, x, training=None):
-        return self.network(x, training=training)
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.parts.values()]
+        super().__init__(network, WEIGHTS)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         p: dict[str, Any] = y_pred

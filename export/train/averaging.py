@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,27 @@ class Averaged(keras.callbacks.Callback):
         with self.history.open("a") as file:
             values = {k: round(float(v), 5) for k, v in (logs or {}).items()}
             file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+
+
+class Trainer(keras.Model):
+    """A network with its losses; the mean of each part of them is shown while it trains.
+
+    Args:
+        network: what is trained.
+        parts: names of the means, which `compute_loss` updates.
+    """
+
+    def __init__(self, network: keras.Model, parts: Iterable[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.parts = {name: keras.metrics.Mean(name) for name in parts}
+
+    def call(self, x, training=None):
+        return self.network(x, training=training)
+
+    @property
+    def metrics(self):
+        return [*super().metrics, *self.parts.values()]
 
 
 def adamw(

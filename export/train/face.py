@@ -18,7 +18,8 @@ from export.data import scenes as scene_data
 from export.data.face_batches import FaceBatches, load_crops
 from export.models import face as net
 from export.models.blocks import fold_normalisation
-from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
+from export.train.averaging import Averaged, Trainer, adamw, checkpoints, read_averaged
+from export.train.stages import as_shape
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def giou(a, b) -> tuple:
     return iou, iou - (hull - union) / ops.maximum(hull, 1e-6)
 
 
-class FaceTrainer(keras.Model):
+class FaceTrainer(Trainer):
     """The network with its losses.
 
     Scores learn the IoU that the box reaches, up to `GOOD_IOU` (quality focal loss, Li et al. 2020, eq. 2,
@@ -78,18 +79,9 @@ class FaceTrainer(keras.Model):
     """
 
     def __init__(self, network: keras.Model, size: int) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network, ("score_loss", "box_loss", "point_loss", "iou"))
         centres, strides = cells((size, size))
         self.centres, self.strides = ops.convert_to_tensor(centres), ops.convert_to_tensor(strides)
-        self.parts = {k: keras.metrics.Mean(k) for k in ("score_loss", "box_loss", "point_loss", "iou")}
-
-    def call(self, x, training=None):
-        return self.network(x, training=training)
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.parts.values()]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         state, place, points, known = y[..., 0], y[..., 1:5], y[..., 5:15], y[..., 15]
@@ -142,8 +134,7 @@ def load_network(
     """
     if not (run / "averaged.npz").exists():
         raise FileNotFoundError(f"no trained weights in {run}: run `python -m export train face` first")
-    shape = json.loads((run / "network.json").read_text())
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()}
+    shape = as_shape(json.loads((run / "network.json").read_text()))
     network = net.build(size, net.FaceConfig(**shape), batch=batch, folded=folded)
     weights, _ = read_averaged(run / "averaged.npz")
     network.set_weights(fold_normalisation(weights) if folded else weights)

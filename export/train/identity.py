@@ -13,6 +13,7 @@ from keras import ops
 
 from export.data import identity_faces as faces
 from export.models import identity as net
+from export.train.averaging import Trainer
 from export.train.stages import TrainConfig, read_run, train_stages
 from export.verification import true_accepts
 
@@ -45,7 +46,7 @@ SAME = 0.45
 """From this cosine between the teacher's embeddings on, two faces may be of one person: not pushed apart."""
 
 
-class IdentityTrainer(keras.Model):
+class IdentityTrainer(Trainer):
     """The network with its losses.
 
     cosine: to the teacher's embedding of the bare face, however the face is covered now.
@@ -61,19 +62,10 @@ class IdentityTrainer(keras.Model):
     """
 
     def __init__(self, network: keras.Model, known: np.ndarray, centres: np.ndarray) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network, WEIGHTS)
         self.known = ops.convert_to_tensor(known)
         self.centres = self.add_weight(shape=centres.shape, name="people")
         self.centres.assign(centres)
-        self.parts = {k: keras.metrics.Mean(k) for k in WEIGHTS}
-
-    def call(self, x, training=None):
-        return self.network(x, training=training)
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.parts.values()]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         p: dict[str, Any] = y_pred

@@ -209,6 +209,17 @@ def train_stages(
     return run / "averaged.npz"
 
 
+def as_shape(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a network's shape as JSON keeps them, with its lists as the tuples they were."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def read_facts(run: Path) -> dict[str, Any]:
+    """What a run's weights are for: the `shape` of the network, the `size` of the crop, whether `placed`."""
+    facts: dict[str, Any] = json.loads((run / "network.json").read_text())
+    return facts | {"shape": as_shape(facts["shape"])}
+
+
 def read_run(
     run: Path,
     size: int | None,
@@ -233,11 +244,10 @@ def read_run(
     """
     if not (run / "averaged.npz").exists():
         raise FileNotFoundError(f"no trained weights in {run}: run `python -m export train {name}` first")
-    facts = json.loads((run / "network.json").read_text())
+    facts = read_facts(run)
     if facts["placed"] and size not in (None, facts["size"]):
         raise ValueError(f"the network in {run} was trained for crops of {facts['size']} px, not {size}")
-    shape = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["shape"].items()}
-    whole = build(size or facts["size"], shape)
+    whole = build(size or facts["size"], facts["shape"])
     weights: list[np.ndarray] = read_averaged(run / "averaged.npz")[0]
     carry_over(fold_normalisation(weights) if folded else weights, whole)
     return whole

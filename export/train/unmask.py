@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from keras import ops
 from export.data import unmask_faces as faces
 from export.models import unmask as net
 from export.models.blocks import PIXEL_SCALE
-from export.train.stages import TrainConfig, read_run, train_stages
+from export.train.averaging import Trainer
+from export.train.stages import TrainConfig, read_facts, read_run, train_stages
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def own_features(run: Path) -> Features:
     from export.train.attributes import load_network
 
     trained = load_network(run)
-    shape = _shape(run)
+    shape = read_facts(run)["shape"]
     # With open size: the weights of the pooling, which knows one size only, are behind all that is looked at.
     judge = attributes.build(None, attributes.AttributesConfig(**shape))
     kept = zip(trained.weights, trained.get_weights(), strict=True)
@@ -100,12 +100,6 @@ def own_features(run: Path) -> Features:
         return list(inner(pictures, training=False))
 
     return look
-
-
-def _shape(run: Path) -> dict[str, Any]:
-    """Fields of the shape of a run's network."""
-    fields = json.loads((run / "network.json").read_text())["shape"]
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def vgg_features() -> Features:
@@ -151,7 +145,7 @@ def dissimilarity(a: Any, b: Any) -> Any:
     return total / SCALES
 
 
-class UnmaskTrainer(keras.Model):
+class UnmaskTrainer(Trainer):
     """The network with its losses.
 
     map, dice: of the map, where it is known what is hidden.
@@ -170,22 +164,13 @@ class UnmaskTrainer(keras.Model):
     """
 
     def __init__(self, network: keras.Model, stage: UnmaskStage, features: Features | None = None) -> None:
-        super().__init__()
-        self.network, self.stage, self.judge = network, stage, features
-        names = [*WEIGHTS]
+        game = ("whole", "part", "whole_own", "part_own") if stage.adversarial else ()
+        super().__init__(network, (*WEIGHTS, *game))
+        self.stage, self.judge = stage, features
         if stage.adversarial:
             self.whole = net.discriminator()
             self.part = net.discriminator()
             self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False, name="steps")
-            names += ["whole", "part", "whole_own", "part_own"]
-        self.parts = {name: keras.metrics.Mean(name) for name in names}
-
-    def call(self, x, training=None):
-        return self.network(x, training=training)
-
-    @property
-    def metrics(self):
-        return [*super().metrics, *self.parts.values()]
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         truth, region, certain = y[..., faces.TRUTH], y[..., faces.HIDDEN], y[..., faces.CERTAIN]
@@ -346,7 +331,7 @@ def load_network(
     whole = read_run(run, size, build, folded=False, name="unmask")
     if not folded:
         return whole
-    shape = net.UnmaskConfig(**_shape(run))
+    shape = net.UnmaskConfig(**read_facts(run)["shape"])
     plain = net.build(whole.input.shape[1], shape, batch=batch, folded=True)
     net.fold(whole, plain)
     return plain
