@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+
+from export.train.averaging import adamw
+
+
+@pytest.fixture(scope="session", autouse=True)
+def eager() -> None:
+    """A few steps of a tiny network take far less time than the graph of one step does to trace."""
+    tf.config.run_functions_eagerly(True)
+
+
+@pytest.fixture
+def traced_step() -> Iterator[Callable[[keras.Model, np.ndarray, np.ndarray], None]]:
+    """One step of a trainer on a batch, traced as outside of tests: its network learns."""
+
+    def step(trainer: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
+        trainer.compile(optimizer=adamw(rate=1e-3, decay=0.01, total=4, warmup=1))
+        before = trainer.network.get_weights()
+        assert np.isfinite(trainer.train_on_batch(x, y)).all()
+        assert any((a != b).any() for a, b in zip(before, trainer.network.get_weights(), strict=True))
+
+    tf.config.run_functions_eagerly(False)
+    yield step
+    tf.config.run_functions_eagerly(True)
 
 
 def write_faces(folder: Path, crops: list[tuple[str, np.ndarray, np.ndarray]], size: int) -> None:

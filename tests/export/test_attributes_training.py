@@ -120,6 +120,11 @@ def test_batches_are_reproducible_and_mixed(packs: Path):
     assert (y[y[:, batches.FACE] == 0][:, batches.MASK] == 1).all()  # what is no face wears nothing
 
 
+def test_a_step_traces_as_a_graph(packs: Path, traced_step):
+    pixels, targets = batches.AttributeBatches(packs, size=SIZE, batch=8, steps=1, seed=3)[0]
+    traced_step(training.AttributesTrainer(net.build(SIZE, TINY, teaching=True)), pixels, targets)
+
+
 def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tmp_path: Path, caplog):
     def stage(epochs: int, size: int = 32) -> training.TrainConfig:
         return training.TrainConfig(size=size, placed=size == SIZE, batch=8, steps=4, epochs=epochs, warmup=2)

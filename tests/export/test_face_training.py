@@ -158,16 +158,25 @@ def test_batches_are_reproducible_and_their_boxes_lie_inside(data: Path):
     assert seen > 20
 
 
-def test_training_goes_on_where_it_stopped(data: Path):
-    shape = net.FaceConfig(8, (8, 8, 8, 8), (0, 1, 1, 1), 8)
+TINY = net.FaceConfig(8, (8, 8, 8, 8), (0, 1, 1, 1), 8)
 
+
+def test_a_step_traces_as_a_graph(data: Path, traced_step):
+    crops = face_batches.load_crops(data / "faces", data / "landmarks.json")
+    batches = face_batches.FaceBatches(
+        read_scenes(data / "scenes"), crops, size=SIZE, batch=2, steps=1, seed=3
+    )
+    traced_step(FaceTrainer(net.build((SIZE, SIZE), TINY), SIZE), *batches[0])
+
+
+def test_training_goes_on_where_it_stopped(data: Path):
     def stage(epochs: int, **options) -> TrainConfig:
         return TrainConfig(size=64, batch=2, steps=5, epochs=epochs, warmup=2, **options)
 
     run = data / "face"
-    train(data, run, [stage(1)], shape)
+    train(data, run, [stage(1)], TINY)
     assert len((run / "stage1" / "history.jsonl").read_text().splitlines()) == 1
-    train(data, run, [stage(2), stage(1, seed=2)], shape)
+    train(data, run, [stage(2), stage(1, seed=2)], TINY)
     lines = [json.loads(line) for line in (run / "stage1" / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert (run / "stage2" / "history.jsonl").exists()

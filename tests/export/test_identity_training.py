@@ -18,7 +18,7 @@ from export import identity_model, parity
 from export.data import identity_faces as faces
 from export.models import identity as net
 from export.train import identity as training
-from export.train.stages import TrainConfig
+from export.train.stages import TrainConfig, precision
 
 TINY = net.IdentityConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=16)
 SIZE = 48
@@ -81,6 +81,14 @@ def test_losses_fall_towards_the_own_face_and_person():
     assert float(trainer._people(known[1:2], none)) == 0  # who is not known teaches nothing
 
 
+def test_a_step_in_bfloat16_traces_as_a_graph(packs: Path, traced_step):
+    known = faces.load(packs / "bare").embedding.astype(np.float32)
+    with precision(TrainConfig(bfloat16=True)):
+        network = net.build(SIZE, TINY)
+    pixels, targets = faces.IdentityBatches(packs, size=SIZE, batch=8, steps=1, seed=3)[0]
+    traced_step(training.IdentityTrainer(network, known, known[:3]), pixels, targets)
+
+
 def test_from_a_run_to_shipped_files(data: Path, packs: Path, run: Path, tmp_path: Path, monkeypatch):
     assert json.loads((run / "network.json").read_text())["size"] == SIZE
     limits = {k: parity.Limits(0.9, 0.6) for k in parity.LIMITS}  # barely trained, on four pairs
@@ -96,8 +104,8 @@ def test_from_a_run_to_shipped_files(data: Path, packs: Path, run: Path, tmp_pat
     assert len(wild.bare) == 4
     assert wild.missing == 0
     assert wild.same.tolist() == [True, False, True, False]
-    for precision in entry["files"]:
-        model = load_model("identity", precision=precision, models_dir=out, threads=1)
+    for chosen in entry["files"]:
+        model = load_model("identity", precision=chosen, models_dir=out, threads=1)
         vectors, quality = scores.embedder(model)(wild.bare)
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
         assert ((quality > 0) & (quality < 1)).all()
