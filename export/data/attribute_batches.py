@@ -146,7 +146,15 @@ def plain(image: np.ndarray, size: int, *, margin: float = MARGIN) -> np.ndarray
     return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
 
 
-def augment(image: np.ndarray, size: int, rng: np.random.Generator, *, margin: float = MARGIN) -> np.ndarray:
+def augment(
+    image: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    margin: float = MARGIN,
+    moved: float = 1.0,
+    spoilt: float = 1.0,
+) -> np.ndarray:
     """A packed crop as a detector that is a little off, and a worse camera, would have given it.
 
     Args:
@@ -154,19 +162,21 @@ def augment(image: np.ndarray, size: int, rng: np.random.Generator, *, margin: f
         size: of the result, pixels.
         rng: source of all chance.
         margin: how many times as much as the model sees the packed crop shows.
+        moved: multiplies how far it is moved, turned and scaled.
+        spoilt: multiplies how often anything else is done to it, at most 2.
     """
-    scale = size * margin / SIDE * np.exp(rng.normal(0, 0.06))
-    angle = np.radians(rng.normal(0, 5))
-    stretch = np.exp(rng.normal(0, 0.03))
+    scale = size * margin / SIDE * np.exp(rng.normal(0, 0.06 * moved))
+    angle = np.radians(rng.normal(0, 5 * moved))
+    stretch = np.exp(rng.normal(0, 0.03 * moved))
     c, s = np.cos(angle) * scale, np.sin(angle) * scale
     turn = np.array([[c * stretch, -s], [s * stretch, c]])
     if rng.random() < 0.5:
         turn[:, 0] *= -1
-    centre = size / 2 + rng.normal(0, 0.03 * size, 2)
+    centre = size / 2 + rng.normal(0, 0.03 * moved * size, 2)
     matrix = np.concatenate([turn, (centre - turn @ [SIDE / 2, SIDE / 2])[:, None]], axis=1)
     matrix[:, 2] += 0.5 * (matrix[:, 0] + matrix[:, 1]) - 0.5
     small = size
-    if rng.random() < 0.2:  # a face that fills few pixels of the camera's picture
+    if rng.random() < 0.2 * spoilt:  # a face that fills few pixels of the camera's picture
         small = int(np.exp(rng.uniform(np.log(14), np.log(size))))
     if small < size:
         k = small / size
@@ -175,18 +185,18 @@ def augment(image: np.ndarray, size: int, rng: np.random.Generator, *, margin: f
         matrix = matrix * k
         matrix[:, 2] += 0.5 * k - 0.5
     out = cv2.warpAffine(image, matrix, (small, small), flags=cv2.INTER_LINEAR)
-    if rng.random() < 0.06:
+    if rng.random() < 0.06 * spoilt:
         out = _half_dark(out, rng)
-    if rng.random() < 0.45:
+    if rng.random() < 0.45 * spoilt:
         out = change_colours(out, rng)
     if small < size:
         out = cv2.resize(out, (size, size), interpolation=cv2.INTER_LINEAR)
-    if rng.random() < 0.05:
+    if rng.random() < 0.05 * spoilt:
         length = int(rng.integers(2, max(3, size // 12)))
         kernel = np.zeros((length, length), np.float32)
         cv2.line(kernel, tuple(rng.integers(0, length, 2).tolist()), (length // 2, length // 2), 1.0)
         out = cv2.filter2D(out, -1, kernel / max(float(kernel.sum()), 1e-3))
-    if rng.random() < 0.1:
+    if rng.random() < 0.1 * spoilt:
         _cover(out, rng)
     return out
 

@@ -164,6 +164,11 @@ SHARES = {"bare": 0.42, "painted": 0.5, "occluded": 0.08}
 """How often each kind of pack is drawn from; faces with a known person twice as often as others."""
 
 
+MOVED, SPOILT = 0.35, 0.5
+"""See `augment`. A network that is far from fitting its faces learns slower from harder ones: after 500 steps
+at 64 px, cosine 0.091 to the teacher on people held out with 1 and 1, 0.129 with next to none."""
+
+
 class IdentityBatches(Batches):
     """Augmented faces, and what the network should say of them.
 
@@ -188,7 +193,7 @@ class IdentityBatches(Batches):
         for i, p in enumerate(rng.choice(len(self.packs), self.batch, p=self.shares)):
             pack = self.packs[p]
             row = int(rng.choice(self.rows[p]))
-            images[i] = augment(pack.images[row], self.size, rng, margin=MARGIN)
+            images[i] = augment(pack.images[row], self.size, rng, margin=MARGIN, moved=MOVED, spoilt=SPOILT)
             targets[i, TARGET] = pack.embedding[row]
             targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
         return images.astype(np.float32), targets

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import keras
 import numpy as np
 from keras import layers
@@ -128,15 +129,22 @@ def pooled(x, *, placed: bool):
 
 
 def carry_over(weights: list[np.ndarray], network: keras.Model) -> None:
-    """Sets weights of a network with open size in one with a fixed size, whose pooling stays as it is.
+    """Sets weights of a network for crops of another side, or of any: pooling by place is fitted.
 
-    Weights of a network of the same kind are set as they are.
+    Weights of a network without it leave that of `network`, the mean, as it is; those for another side are
+    resized. Weights of a network of the same kind are set as they are.
     """
     own = network.get_weights()
-    if len(weights) < len(own):
-        at = network.get_layer("pooled").weights[0].path
-        place = [weight.path for weight in network.weights].index(at)
-        weights = [*weights[:place], own[place], *weights[place:]]
+    names = [weight.path for weight in network.weights]
+    if "pooled" in (layer.name for layer in network.layers):
+        place = names.index(network.get_layer("pooled").weights[0].path)
+        if len(weights) < len(own):
+            weights = [*weights[:place], own[place], *weights[place:]]
+        elif weights[place].shape != own[place].shape:
+            before, side = len(weights[place]), len(own[place])
+            # Sums over the places stay about the same.
+            fitted = cv2.resize(weights[place][..., 0], (side, side)) * (before / side) ** 2
+            weights = [*weights[:place], fitted[..., None], *weights[place + 1 :]]
     network.set_weights(weights)
 
 

@@ -21,23 +21,25 @@ log = logging.getLogger(__name__)
 
 STAGES: tuple[TrainConfig, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
-    TrainConfig(size=64, epochs=8, rate=3e-3, decay=0.05),
-    TrainConfig(size=64, epochs=18, rate=2.5e-3, decay=0.05, seed=2, bfloat16=True),
+    TrainConfig(size=64, placed=True, epochs=20, rate=3e-3, decay=0.05, bfloat16=True),
     TrainConfig(
         size=112,
         placed=True,
         batch=64,
         steps=800,
-        epochs=3,
+        epochs=2,
         rate=1e-3,
         warmup=200,
+        decay=0.05,
         ema=0.999,
-        seed=3,
+        seed=2,
         bfloat16=True,
     ),
 )
 
-WEIGHTS = {"cosine": 4.0, "others": 1.0, "people": 0.5, "quality": 0.5}
+WEIGHTS = {"cosine": 10.0, "others": 0.3, "people": 0.05, "quality": 0.5}
+"""The teacher's embedding teaches most: after 500 steps at 64 px, true accepts at FAR 1e-2 among people held
+out were 0.137 by it alone and 0.119 with more of the others, which fit the people they see."""
 SCALE = 32.0
 """Of cosines in a softmax (CosFace, Wang et al. 2018, sec. 3.4)."""
 MARGIN = 0.3

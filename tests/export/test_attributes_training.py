@@ -162,6 +162,15 @@ def test_pooling_by_place_begins_as_the_mean():
     again = net.build(SIZE, TINY, teaching=True)
     carry_over(fixed.get_weights(), again)
     assert np.allclose(again(pixels)["mask"], fixed(pixels)["mask"], atol=1e-6)
+    # For another side, weights that fall from the left to the right still do.
+    at = [weight.path for weight in fixed.weights].index(fixed.get_layer("pooled").weights[0].path)
+    weights = fixed.get_weights()
+    weights[at] *= np.linspace(2, 0, weights[at].shape[1])[None, :, None, None]
+    larger = net.build(2 * SIZE, TINY, teaching=True)
+    carry_over(weights, larger)
+    pooling = larger.get_weights()[at]
+    assert pooling.sum() == pytest.approx(weights[at].sum(), rel=1e-3)
+    assert (np.diff(pooling.mean((0, 2, 3))) <= 0).all()
 
 
 def test_missing_packs_and_weights_say_what_to_run(tmp_path: Path):
