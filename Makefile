@@ -242,13 +242,13 @@ evaluate: .venv-export/.ready ## score the models on pictures kept out of traini
 	done
 
 # litert-benchmark, which validate compares with, comes with ai-edge-litert.
-PARTS ?= latency loop peers $(if $(filter litert,$(RUNTIME)),validate) estimate
+benchmarks := latency loop peers $(if $(filter litert,$(RUNTIME)),validate) estimate
 RESULTS ?= benchmarks/results
 
 .PHONY: bench
 bench: $(VENV)/.ready ## all benchmarks and their report; PARTS="latency loop", PEERS=DIR SCENES=DIR, RESULTS=DIR
 	@code=0 results=
-	for part in $(PARTS); do
+	for part in $(or $(PARTS),$(benchmarks)); do
 	    case $$part in
 	    latency) set -- ;;
 	    loop|validate|estimate) set -- $$part ;;

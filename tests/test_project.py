@@ -136,6 +136,12 @@ def test_edge_imports_only_numpy_and_opencv() -> None:
 
 
 @needs_make
+def test_test_pi_runs_every_part_unless_some_are_named() -> None:
+    assert run_make("-n", "test-pi").stdout.splitlines()[-1].strip() == "exec tests/pi/run"
+    assert run_make("-n", "test-pi", "PARTS=camera").stdout.splitlines()[-1] == "exec tests/pi/run camera"
+
+
+@needs_make
 def test_make_alone_lists_every_command() -> None:
     commands = re.findall(r"^\.PHONY: ([a-z-]+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert {"run", "test", "setup", "setup-export", "lint", "type", "train", "convert", "evaluate"} <= set(
