@@ -21,7 +21,7 @@ from tqdm import tqdm
 from edge.camera import read_image
 from edge.config import FARS
 from edge.geometry import align
-from edge.tasks.identity import TEMPLATE
+from edge.tasks.identity import TEMPLATE, Embedder
 from edge.tflite import Model, load_manifest, load_model
 from export.data.crop_sets import embeddings_of, entries, found_landmarks
 from export.evaluate_attributes import painter
@@ -146,17 +146,12 @@ Embed = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def embedder(model: Model) -> Embed:
-    """Runs a `.tflite` file on every crop."""
+    """Runs a `.tflite` file on every crop, as the device does."""
+    device = Embedder(model)
 
     def run(crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        vectors, quality = [], []
-        for crop in crops:
-            a, b = sorted(model.run(crop[None]), key=lambda v: -v.size)
-            vectors.append(a[0])
-            quality.append(b[0, 0])
-        found = np.array(vectors, np.float32)
-        found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
-        return found, 1 / (1 + np.exp(-np.array(quality, np.float32)))
+        views = [device.look(crop[..., ::-1]) for crop in crops]
+        return np.array([view.vector for view in views]), np.array([view.quality for view in views])
 
     return run
 

@@ -18,7 +18,7 @@ from export import evaluate_identity as scores
 from export.data import identity_faces as faces
 from export.data.attribute_batches import plain
 from export.models.identity import DIMENSIONS
-from export.train.identity import load_network
+from export.train.identity import embed, load_network
 
 VERSION = "1.0.0"
 CALIBRATION = 600
@@ -123,8 +123,8 @@ def convert_identity(
     whole = load_network(run, size)
 
     def of_keras(crops: np.ndarray) -> np.ndarray:
-        found = np.asarray(whole.predict(crops.astype(np.float32), batch_size=128, verbose=0)["embedding"])
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6)
+        both = sum(embed(whole, view.astype(np.float32)) for view in (crops, crops[:, :, ::-1]))
+        return both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-6)
 
     reference = {kind: of_keras(getattr(wild, kind)) for kind in ("bare", "masked")}
     keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]

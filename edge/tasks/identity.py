@@ -48,7 +48,7 @@ class Embedder:
 
     Attributes:
         model: as given.
-        last_invoke_ms: time of the bare model in the last call, milliseconds.
+        last_invoke_ms: time of the bare model in the last call, both runs, milliseconds.
     """
 
     def __init__(self, model: Model, entry: ModelEntry | None = None) -> None:
@@ -70,15 +70,22 @@ class Embedder:
         return align(image, landmarks, self._template, self._size)
 
     def look(self, crop: np.ndarray) -> Embedding:
-        """One view of a face, cut by `crop`."""
+        """One view of a face, cut by `crop`: the mean of what the model says of it and its mirror image."""
         pixels = cv2.cvtColor(crop, cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
-        a, b = self.model.run(pixels[None])
+        answers = [self.model.run(view[None]) for view in (pixels, cv2.flip(pixels, 1))]
         self.last_invoke_ms = (time.perf_counter() - begun) * 1e3
-        vector, quality = (a[0], b[0]) if a.size > b.size else (b[0], a[0])
-        length = max(float(np.linalg.norm(vector)), 1e-6)
-        return Embedding(vector / length, 1 / (1 + math.exp(-float(quality[0]))))
+        # Told apart by size: converters keep no order of outputs.
+        vectors, logits = zip(
+            *((a[0], b[0]) if a.size > b.size else (b[0], a[0]) for a, b in answers), strict=True
+        )
+        quality = sum(1 / (1 + math.exp(-float(logit[0]))) for logit in logits) / len(logits)
+        return Embedding(_unit(np.sum([_unit(vector) for vector in vectors], axis=0)), quality)
 
     def embed(self, image: np.ndarray, landmarks: np.ndarray) -> Embedding:
         """`crop` and `look`; arguments and errors as in `crop`."""
         return self.look(self.crop(image, landmarks))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / max(float(np.linalg.norm(vector)), 1e-6)

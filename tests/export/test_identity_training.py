@@ -112,6 +112,10 @@ def test_from_a_run_to_shipped_files(data: Path, packs: Path, run: Path, tmp_pat
     points = np.array([[50, 50], [80, 50], [65, 70], [52, 88], [78, 88]], np.float32)
     seen = Embedder(load_model("identity", models_dir=out)).embed(wild.bare[0], points)
     assert seen.vector.shape == (net.DIMENSIONS,)
+    embedder = Embedder(load_model("identity", models_dir=out))
+    left, right = (embedder.look(np.ascontiguousarray(wild.bare[0][:, ::step])) for step in (1, -1))
+    assert np.allclose(left.vector, right.vector, atol=1e-6)
+    assert left.quality == pytest.approx(right.quality)
     entry = load_manifest(out).models["identity"]
     assert entry.template(()).shape == (5, 2)
     moved = replace(entry, alignment={"template": entry.template(()) + 0.1})
