@@ -230,7 +230,7 @@ def _face(args: argparse.Namespace) -> None:
         for file in entry["files"].values():
             print(
                 f"{file['file']:24} {file['bytes']:>9,} bytes  AP {file['parity']['ap']:.4f}  "
-                f"drop {file['parity']['ap_drop']:+.4f}  min_runtime {file['min_runtime']}"
+                f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
             )
     elif args.command == "evaluate":
         from export.evaluate_face import evaluate, table

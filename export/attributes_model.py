@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from edge.tasks.attributes import TEMPLATE, sharpness
 from edge.tflite import Model
@@ -249,57 +247,41 @@ def convert_attributes(
     reference = {k: of_keras(s.crops) for k, s in samples.items()}
     keras_main = float(np.mean([scores.figures(samples, reference)[k]["value"] for k in MAIN]))
 
-    calibration = calibration_crops(packs, size)
-    files: dict[str, dict[str, Any]] = {}
-    contents: dict[str, bytes] = {}
-    main: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in tqdm(convert.PRECISIONS, desc="precisions", unit="file"):
-            if precision == "int16x8" and main["float32"] - main["int8"] <= parity.LIMITS["int8"].metric_drop:
-                continue
-            contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = Path(folder) / f"attributes.{precision}.tflite"
-            path.write_bytes(contents[precision])
-            model = Model(path, threads=1)
-            logits = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
-            outputs = parity.compare((reference[k], logits[k]) for k in samples)
-            main[precision] = float(np.mean([scores.figures(samples, logits)[k]["value"] for k in MAIN]))
-            drop = round(keras_main - main[precision], 4)
-            parity.check(precision, outputs, drop)
-            files[precision] = manifest.file_facts(path) | {
-                "parity": {
-                    "against": "Keras",
-                    "n": sum(len(s) for s in samples.values()),
-                    "metric": f"mean of {', '.join(MAIN)}",
-                    "value": round(main[precision], 4),
-                    "keras": round(keras_main, 4),
-                    "drop": drop,
-                    "outputs": outputs,
-                }
-            }
-        model = Model(Path(folder) / "attributes.int8.tflite", threads=1)
+    def judge(_: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
         logits = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
-        found = scores.logits_of(model, finds.sample.crops)
-        thresholds = {
-            head: {
-                "value": value,
-                "figure": f"scores are calibrated (temperature {temperatures[head]:.2f}): below it more than "
-                f"{1 - value:.0%} of the answers would be wrong",
-            }
-            for head, value in ENOUGH.items()
-        }
-        thresholds["face"] = face_limit(samples, logits, finds, found)
-        thresholds |= view_limits(
-            samples["fairface_dev painted"], lambda crops: scores.logits_of(model, crops)
-        )
+        main = float(np.mean([scores.figures(samples, logits)[k]["value"] for k in MAIN]))
+        return parity.compare((reference[k], logits[k]) for k in samples), main
 
-    convert.ship(contents, out, "attributes")
+    done = convert.every_precision(
+        "attributes",
+        network,
+        calibration_crops(packs, size),
+        judge,
+        metric=f"mean of {', '.join(MAIN)}",
+        keras=keras_main,
+        n=sum(len(s) for s in samples.values()),
+        int16x8_from=parity.LIMITS["int8"].metric_drop,
+    )
+    model = done.model("int8")
+    logits = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
+    found = scores.logits_of(model, finds.sample.crops)
+    thresholds = {
+        head: {
+            "value": value,
+            "figure": f"scores are calibrated (temperature {temperatures[head]:.2f}): below it more than "
+            f"{1 - value:.0%} of the answers would be wrong",
+        }
+        for head, value in ENOUGH.items()
+    }
+    thresholds["face"] = face_limit(samples, logits, finds, found)
+    thresholds |= view_limits(samples["fairface_dev painted"], lambda crops: scores.logits_of(model, crops))
+    convert.ship(done.contents, out, "attributes")
     entry = {
         "task": "attributes",
         "version": VERSION,
         "default": "int8",
-        "default_reason": f"fastest and smallest; mean of the main figures {main['int8']:.3f} against "
-        f"{main['float32']:.3f} in float32",
+        "default_reason": f"fastest and smallest; mean of the main figures {done.value('int8'):.3f} against "
+        f"{done.value('float32'):.3f} in float32",
         "input": {"width": size, "height": size, "color": "RGB", "dtype": "uint8", "layout": "NHWC"},
         "outputs": [
             {"name": name, "shape": [1, n], "dtype": "float32"}
@@ -311,7 +293,7 @@ def convert_attributes(
         "licence": LICENCE,
         "training_data": TRAINING_DATA,
         "metrics": [],
-        "files": files,
+        "files": done.files,
     }
     manifest.write(out, "attributes", entry)
     result = scores.evaluate(

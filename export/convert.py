@@ -1,16 +1,22 @@
-"""Keras to TFLite: one file per precision, taking RGB pixels as bytes."""
+"""Keras to TFLite: one file per precision, taking RGB pixels as bytes, each held against Keras."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from edge.files import write_atomically
+from edge.tflite import Model
+from export import manifest, parity
 
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
@@ -71,11 +77,95 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
         return converter.convert()
 
 
+Judge = Callable[[str, Model], tuple[dict[str, dict[str, float]], float]]
+"""Of a precision and its model: how far its outputs are from Keras's (`parity.compare`), and the figure that
+counts."""
+
+
+@dataclass(slots=True, frozen=True)
+class Converted:
+    """Files that passed, in memory.
+
+    Attributes:
+        contents: of each precision.
+        files: what the manifest says of each; under `parity` the figure is `value`, of Keras `keras`, and
+            what was lost `drop`.
+    """
+
+    contents: dict[str, bytes]
+    files: dict[str, dict[str, Any]]
+
+    def value(self, precision: str) -> float:
+        """The figure that counts."""
+        return float(self.files[precision]["parity"]["value"])
+
+    def model(self, precision: str) -> Model:
+        """To run it, on one thread."""
+        return Model(self.contents[precision], name=precision, threads=1)
+
+
+def every_precision(
+    name: str,
+    network: Any,
+    pictures: list[np.ndarray],
+    judge: Judge,
+    *,
+    metric: str,
+    keras: float,
+    n: int,
+    int16x8_from: float | None = None,
+    limited: bool = True,
+) -> Converted:
+    """Converts to all precisions, and measures what each has lost.
+
+    Args:
+        name: of the model.
+        network: as in `to_tflite`.
+        pictures: for calibration, as in `to_tflite`.
+        judge: see `Judge`.
+        metric: what the figure is.
+        keras: the figure of Keras.
+        n: how many faces or pictures it is of.
+        int16x8_from: int16x8 is left out unless int8 loses more than this against float32; None: it never is.
+        limited: whether the fall of the figure has a limit here (`parity.LIMITS`); outputs always have.
+
+    Raises:
+        export.parity.ParityError: if a file is further from Keras than its limit.
+    """
+    done = Converted({}, {})
+    with tempfile.TemporaryDirectory() as folder:
+        progress = tqdm(PRECISIONS, desc="precisions", unit="file")
+        for precision in progress:
+            progress.set_postfix_str(precision)
+            if (
+                precision == "int16x8"
+                and int16x8_from is not None
+                and done.value("float32") - done.value("int8") <= int16x8_from
+            ):
+                continue
+            done.contents[precision] = to_tflite(network, precision, lambda: pictures)
+            path = Path(folder) / f"{name}.{precision}.tflite"
+            path.write_bytes(done.contents[precision])
+            outputs, value = judge(precision, Model(path, threads=1))
+            drop = round(keras - value, 4)
+            parity.check(precision, outputs, drop if limited else 0.0)
+            done.files[precision] = manifest.file_facts(path) | {
+                "parity": {
+                    "against": "Keras",
+                    "n": n,
+                    "metric": metric,
+                    "value": round(value, 4),
+                    "keras": round(keras, 4),
+                    "drop": drop,
+                    "outputs": outputs,
+                }
+            }
+    return done
+
+
 @contextlib.contextmanager
 def _quiet():
     """TensorFlow's converter prints pages to stdout and stderr; they go to a file, shown on failure."""
-    import tempfile
-
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with tempfile.TemporaryFile("w+b") as sink:
         saved = os.dup(1), os.dup(2)

@@ -383,7 +383,7 @@ def write_report(result: dict[str, Any], wild: Wild, views: dict[str, np.ndarray
         scores = pair_scores(wild, views[a], views[b])
         tar = true_accepts(scores[wild.same], scores[~wild.same], rates.tolist())
         axes.plot(rates, list(tar.values()), label=mode)
-    axes.set(xscale="log", xlabel="false accepts", ylabel="true accepts", ylim=(0.5, 1), title="lfw pairs")
+    axes.set(xscale="log", xlabel="false accepts", ylabel="true accepts", ylim=(0, 1), title="lfw pairs")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path.with_name(f"{path.stem}_roc.png"), dpi=120)

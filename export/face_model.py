@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -116,44 +115,30 @@ def convert_face(
     ]
     keras_ap = evaluate.score_detector(evaluate.ours(reference), dev, size)["AP"]
 
-    files: dict[str, dict[str, Any]] = {}
-    data: dict[str, bytes] = {}
-    aps: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        progress = tqdm(convert.PRECISIONS, desc="precisions", unit="file")
-        for precision in progress:
-            progress.set_postfix_str(precision)
-            if precision == "int16x8" and aps["float32"] - aps["int8"] <= INT16X8_FROM:
-                continue
-            data[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = Path(folder) / f"face.{precision}.tflite"
-            path.write_bytes(data[precision])
-            model = Model(path)
-            outputs = parity.compare(
-                (want, by_width(model, model.run(p))) for want, p in zip(expected, pictures, strict=True)
-            )
-            aps[precision] = evaluate.score_detector(evaluate.ours(model), dev, size)["AP"]
-            drop = round(keras_ap - aps[precision], 4)
-            parity.check(precision, outputs, drop)
-            files[precision] = manifest.file_facts(path) | {
-                "parity": {
-                    "against": "Keras",
-                    "n": len(pictures),
-                    "ap": aps[precision],
-                    "ap_keras": keras_ap,
-                    "ap_drop": drop,
-                    "outputs": outputs,
-                }
-            }
-        model = Model(Path(folder) / "face.int8.tflite")
-        threshold, figure = evaluate.best_threshold(evaluate.ours(model), dev, size)
+    def judge(_: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
+        outputs = parity.compare(
+            (want, by_width(model, model.run(p))) for want, p in zip(expected, pictures, strict=True)
+        )
+        return outputs, evaluate.score_detector(evaluate.ours(model), dev, size)["AP"]
 
-    convert.ship(data, out, "face")
+    done = convert.every_precision(
+        "face",
+        network,
+        calibration,
+        judge,
+        metric="AP on held-out pictures of ilc",
+        keras=keras_ap,
+        n=len(pictures),
+        int16x8_from=INT16X8_FROM,
+    )
+    threshold, figure = evaluate.best_threshold(evaluate.ours(done.model("int8")), dev, size)
+    convert.ship(done.contents, out, "face")
     entry = {
         "task": "face",
         "version": VERSION,
         "default": "int8",
-        "default_reason": f"fastest; AP {aps['int8']:.3f} against {aps['float32']:.3f} in float32",
+        "default_reason": f"fastest; AP {done.value('int8'):.3f} against {done.value('float32'):.3f} "
+        "in float32",
         "input": {"width": size[0], "height": size[1], "color": "RGB", "dtype": "uint8", "layout": "NHWC"},
         "outputs": [{"name": s.name, "shape": list(s.shape), "dtype": "float32"} for s in reference.outputs],
         "labels": ["face"],
@@ -166,7 +151,7 @@ def convert_face(
         "licence": LICENCE,
         "training_data": TRAINING_DATA,
         "metrics": [],
-        "files": files,
+        "files": done.files,
     }
     manifest.write(out, "face", entry)
     result = evaluate.evaluate(data_root, out, teachers=teachers)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from edge.config import FARS
 from edge.tasks.identity import TEMPLATE
@@ -129,44 +127,32 @@ def convert_identity(
     reference = {kind: of_keras(getattr(wild, kind)) for kind in ("bare", "masked")}
     keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]
     every = max(1, 2 * len(wild.bare) // SHOWN)
-    calibration = calibration_crops(packs, size)
-    files: dict[str, dict[str, Any]] = {}
-    contents: dict[str, bytes] = {}
-    main: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in tqdm(convert.PRECISIONS, desc="precisions", unit="file"):
-            if precision == "int16x8" and main["float32"] - main["int8"] <= 0.002:
-                continue
-            contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = Path(folder) / f"identity.{precision}.tflite"
-            path.write_bytes(contents[precision])
-            run_file = scores.embedder(Model(path, threads=1))
-            found = {kind: run_file(getattr(wild, kind))[0] for kind in ("bare", "masked")}
-            outputs = parity.compare(
-                ({"embedding": reference[kind][::every]}, {"embedding": found[kind][::every]})
-                for kind in found
-            )
-            main[precision] = scores.figures(wild, found)[MAIN]["accuracy"]
-            drop = round(keras_main - main[precision], 4)
-            parity.check(precision, outputs, drop)
-            files[precision] = manifest.file_facts(path) | {
-                "parity": {
-                    "against": "Keras",
-                    "n": int(wild.same.size),
-                    "metric": f"accuracy on the lfw pairs, {MAIN}",
-                    "value": round(main[precision], 4),
-                    "keras": round(keras_main, 4),
-                    "drop": drop,
-                    "outputs": outputs,
-                }
-            }
-    convert.ship(contents, out, "identity")
+
+    def judge(_: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
+        run_file = scores.embedder(model)
+        found = {kind: run_file(getattr(wild, kind))[0] for kind in reference}
+        outputs = parity.compare(
+            ({"embedding": reference[kind][::every]}, {"embedding": found[kind][::every]}) for kind in found
+        )
+        return outputs, scores.figures(wild, found)[MAIN]["accuracy"]
+
+    done = convert.every_precision(
+        "identity",
+        network,
+        calibration_crops(packs, size),
+        judge,
+        metric=f"accuracy on the lfw pairs, {MAIN}",
+        keras=keras_main,
+        n=int(wild.same.size),
+        int16x8_from=0.002,
+    )
+    convert.ship(done.contents, out, "identity")
     entry: dict[str, Any] = {
         "task": "identity",
         "version": VERSION,
         "default": "int8",
-        "default_reason": f"fastest and smallest; accuracy {MAIN} {main['int8']:.4f} against "
-        f"{main['float32']:.4f} in float32",
+        "default_reason": f"fastest and smallest; accuracy {MAIN} {done.value('int8'):.4f} against "
+        f"{done.value('float32'):.4f} in float32",
         "input": {"width": size, "height": size, "color": "RGB", "dtype": "uint8", "layout": "NHWC"},
         "outputs": [
             {"name": "embedding", "shape": [1, DIMENSIONS], "dtype": "float32"},
@@ -178,7 +164,7 @@ def convert_identity(
         "licence": LICENCE,
         "training_data": TRAINING_DATA,
         "metrics": [],
-        "files": files,
+        "files": done.files,
     }
     manifest.write(out, "identity", entry)
     result = scores.evaluate(data, out, masks=masks, wild=wild, report=report)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from edge.tasks.attributes import TEMPLATE
 from edge.tflite import Model
@@ -121,35 +119,28 @@ def convert_unmask(
     truth, region = held[..., faces.BARE], held[..., faces.REGION]
     reference = predict(whole, crops)
     keras_psnr = float(region_psnr(reference["completed"], truth, region).mean())
-    calibration = calibration_crops(packs, size)
-    files: dict[str, dict[str, Any]] = {}
-    contents: dict[str, bytes] = {}
     known: dict[str, scores.Found] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in tqdm(convert.PRECISIONS, desc="precisions", unit="file"):
-            contents[precision] = convert.to_tflite(network, precision, lambda: calibration)
-            path = Path(folder) / f"unmask.{precision}.tflite"
-            path.write_bytes(contents[precision])
-            model = Model(path, threads=1)
-            found = scores.runner(model)(crops)
-            known[precision] = found
-            outputs = parity.compare([(reference, found)])
-            # What a precision may lose here is counted in dB and decides about the default.
-            parity.check(precision, outputs, 0.0)
-            psnr = float(region_psnr(found["completed"], truth, region).mean())
-            files[precision] = manifest.file_facts(path) | {
-                "ms": round(scores.invoke_ms(model, crops[0]), 2),
-                "parity": {
-                    "against": "Keras",
-                    "n": len(crops),
-                    "metric": "PSNR in the hidden region of held-out faces of celeba, dB",
-                    "value": round(psnr, 3),
-                    "keras": round(keras_psnr, 3),
-                    "drop": round(keras_psnr - psnr, 3),
-                    "outputs": outputs,
-                },
-            }
-    convert.ship(contents, out, "unmask")
+    times: dict[str, float] = {}
+
+    def judge(precision: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
+        known[precision] = scores.runner(model)(crops)
+        times[precision] = scores.invoke_ms(model, crops[0])
+        psnr = float(region_psnr(known[precision]["completed"], truth, region).mean())
+        return parity.compare([(reference, known[precision])]), psnr
+
+    done = convert.every_precision(
+        "unmask",
+        network,
+        calibration_crops(packs, size),
+        judge,
+        metric="PSNR in the hidden region of held-out faces of celeba, dB",
+        keras=keras_psnr,
+        n=len(crops),
+        # What a precision may lose here is counted in dB and decides about the default.
+        limited=False,
+    )
+    files = {precision: facts | {"ms": round(times[precision], 2)} for precision, facts in done.files.items()}
+    convert.ship(done.contents, out, "unmask")
     default, reason = choose(files)
     entry: dict[str, Any] = {
         "task": "unmask",
