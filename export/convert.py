@@ -115,6 +115,7 @@ def every_precision(
     n: int,
     int16x8_from: float | None = None,
     limited: bool = True,
+    threads: int = 1,
 ) -> Converted:
     """Converts to all precisions, and measures what each has lost.
 
@@ -128,6 +129,7 @@ def every_precision(
         n: how many faces or pictures it is of.
         int16x8_from: int16x8 is left out unless int8 loses more than this against float32; None: it never is.
         limited: whether the fall of the figure has a limit here (`parity.LIMITS`); outputs always have.
+        threads: of the model that is judged.
 
     Raises:
         export.parity.ParityError: if a file is further from Keras than its limit.
@@ -146,7 +148,7 @@ def every_precision(
             done.contents[precision] = to_tflite(network, precision, lambda: pictures)
             path = Path(folder) / f"{name}.{precision}.tflite"
             path.write_bytes(done.contents[precision])
-            outputs, value = judge(precision, Model(path, threads=1))
+            outputs, value = judge(precision, Model(path, threads=threads))
             drop = round(keras - value, 4)
             parity.check(precision, outputs, drop if limited else 0.0)
             done.files[precision] = manifest.file_facts(path) | {

@@ -141,8 +141,10 @@ def load_wild(data: Path, size: int, masks: Path | None = None) -> Wild:
     )
 
 
-Embed = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Of crops n x S x S x 3 uint8 RGB: embeddings of length 1, n x d float32, and quality, n."""
+Views = tuple[np.ndarray, np.ndarray]
+"""Embeddings of length 1, n x d float32, and quality, n."""
+Embed = Callable[[np.ndarray], Views]
+"""Of crops n x S x S x 3 uint8 RGB."""
 
 
 def embedder(model: Model) -> Embed:
@@ -236,6 +238,7 @@ def evaluate(
     *,
     masks: Path | None = None,
     wild: Wild | None = None,
+    known: dict[str, dict[str, Views]] | None = None,
     report: Path | None = None,
     trials: bool = False,
 ) -> dict[str, Any]:
@@ -246,6 +249,7 @@ def evaluate(
         models: folder with the manifest.
         masks: as in `export.evaluate_attributes.painter`.
         wild: loaded already.
+        known: what each precision said of its `bare` and `masked` faces already.
         report: Markdown file to write; its figures and plot go beside it.
         trials: also try to unlock, which needs the thresholds in the manifest and `faces/celeba`.
 
@@ -263,8 +267,11 @@ def evaluate(
     }
     views: dict[str, np.ndarray] = {}
     for precision in entry.files:
-        run = embedder(load_model("identity", precision=precision, models_dir=models, threads=1))
-        found = {kind: run(getattr(wild, kind)) for kind in ("bare", "masked")}
+        if known is not None:
+            found = known[precision]
+        else:
+            run = embedder(load_model("identity", precision=precision, models_dir=models, threads=1))
+            found = {kind: run(getattr(wild, kind)) for kind in ("bare", "masked")}
         now = {kind: vectors for kind, (vectors, _) in found.items()}
         result["precisions"][precision] = figures(wild, now)
         if precision == entry.default:

@@ -128,9 +128,12 @@ def convert_identity(
     keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]
     every = max(1, 2 * len(wild.bare) // SHOWN)
 
-    def judge(_: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
+    known: dict[str, dict[str, scores.Views]] = {}
+
+    def judge(precision: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
         run_file = scores.embedder(model)
-        found = {kind: run_file(getattr(wild, kind))[0] for kind in reference}
+        known[precision] = {kind: run_file(getattr(wild, kind)) for kind in reference}
+        found = {kind: vectors for kind, (vectors, _) in known[precision].items()}
         outputs = parity.compare(
             ({"embedding": reference[kind][::every]}, {"embedding": found[kind][::every]}) for kind in found
         )
@@ -145,6 +148,7 @@ def convert_identity(
         keras=keras_main,
         n=int(wild.same.size),
         int16x8_from=0.002,
+        threads=2,
     )
     convert.ship(done.contents, out, "identity")
     entry: dict[str, Any] = {
@@ -167,7 +171,7 @@ def convert_identity(
         "files": done.files,
     }
     manifest.write(out, "identity", entry)
-    result = scores.evaluate(data, out, masks=masks, wild=wild, report=report)
+    result = scores.evaluate(data, out, masks=masks, wild=wild, known=known, report=report)
     finish(entry, result, out)
     return entry
 

@@ -558,7 +558,9 @@ def test_a_file_that_others_may_not_read_is_refused(tmp_path: Path) -> None:
     file.chmod(0o644)
     text = service.prepare(["--config", str(file)], Config(), config_file=str(file))
     hidden = any(file.is_relative_to(folder) for folder in service.HIDDEN)
-    assert (f"BindReadOnlyPaths={file}" in text) == hidden
+    bound = [line.partition("=")[2] for line in text.splitlines() if line.startswith("BindReadOnlyPaths=")]
+    # By itself, or with a folder above it that is bound anyway.
+    assert any(file.is_relative_to(path) for path in bound) == hidden
 
 
 def test_a_python_without_maskedge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

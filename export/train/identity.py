@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 STAGES: tuple[TrainConfig, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
-    TrainConfig(size=64, placed=True, epochs=20, rate=3e-3, decay=0.05, bfloat16=True),
+    TrainConfig(size=64, placed=True, epochs=13, rate=3e-3, decay=0.05, bfloat16=True),
     TrainConfig(
         size=112,
         placed=True,
