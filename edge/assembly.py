@@ -72,7 +72,7 @@ def identity_entry(config: Config) -> ModelEntry:
     manifest = load_manifest(config.models)
     entry = manifest.models.get("identity")
     if entry is None:
-        remedy = "it is not among the shipped models yet: train one, see docs/training.md"
+        remedy = "take the folder of the shipped models, or train one: docs/training.md"
         raise ModelError(f"no model 'identity' in {manifest.folder}", remedy=remedy)
     return entry
 

@@ -142,8 +142,10 @@ def carry_over(weights: list[np.ndarray], network: keras.Model) -> None:
             weights = [*weights[:place], own[place], *weights[place:]]
         elif weights[place].shape != own[place].shape:
             before, side = len(weights[place]), len(own[place])
+            channels = np.moveaxis(weights[place][..., 0], 2, 0)  # more than a picture of OpenCV can have
+            fitted = np.stack([cv2.resize(channel, (side, side)) for channel in channels], axis=2)
             # Sums over the places stay about the same.
-            fitted = cv2.resize(weights[place][..., 0], (side, side)) * (before / side) ** 2
+            fitted *= (before / side) ** 2
             weights = [*weights[:place], fitted[..., None], *weights[place + 1 :]]
     network.set_weights(weights)
 

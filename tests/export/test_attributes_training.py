@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -162,13 +163,15 @@ def test_pooling_by_place_begins_as_the_mean():
     again = net.build(SIZE, TINY, teaching=True)
     carry_over(fixed.get_weights(), again)
     assert np.allclose(again(pixels)["mask"], fixed(pixels)["mask"], atol=1e-6)
-    # For another side, weights that fall from the left to the right still do.
-    at = [weight.path for weight in fixed.weights].index(fixed.get_layer("pooled").weights[0].path)
-    weights = fixed.get_weights()
+    # For another side, weights that fall from the left to the right still do; also in many channels.
+    wide = replace(TINY, top=160 * 4)
+    small, larger = (net.build(side, wide, teaching=True) for side in (SIZE, 2 * SIZE))
+    at = [weight.path for weight in small.weights].index(small.get_layer("pooled").weights[0].path)
+    weights = small.get_weights()
     weights[at] *= np.linspace(2, 0, weights[at].shape[1])[None, :, None, None]
-    larger = net.build(2 * SIZE, TINY, teaching=True)
     carry_over(weights, larger)
     pooling = larger.get_weights()[at]
+    assert pooling.shape[2] > 128
     assert pooling.sum() == pytest.approx(weights[at].sum(), rel=1e-3)
     assert (np.diff(pooling.mean((0, 2, 3))) <= 0).all()
 
