@@ -167,7 +167,7 @@ def unlock_trials(data: Path, models: Path, *, masks: Path | None = None) -> lis
 def unlock_table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     if not rows:
-        return "Not tried when this was written: `python -m export evaluate identity` does, in several minutes."
+        return "Not tried when this was written: `python -m export evaluate identity` does."
     lines = [
         "| asked for | right person, bare | right person, masked | taken for another | strangers accepted |",
         "|---" * 5 + "|",
