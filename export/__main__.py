@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from edge.errors import MaskedgeError, UsageError
 
@@ -40,7 +41,7 @@ the same with `attributes` (mask state and gender), which needs the face model f
 
 the same with `identity` (the same person, masked or not), which needs the face model first:
   python -m export prepare identity --data DATA                    pack aligned faces (10 minutes, 8 GB)
-  python -m export train identity                                  about two hours on 2 cores
+  python -m export train identity                                  about an hour on 2 cores
   python -m export convert identity --data DATA --masks DIR
   python -m export evaluate identity --data DATA --masks DIR
 
@@ -210,6 +211,15 @@ def _stages(stages: tuple, epochs: list[int] | None) -> tuple:
     return tuple(replace(s, epochs=n) for s, n in zip(stages, counts, strict=True))
 
 
+def say_files(entry: dict[str, Any], figure: str) -> None:
+    """A line for each converted file; `figure` is what its parity is about, in a word or two."""
+    for file in entry["files"].values():
+        print(
+            f"{file['file']:26} {file['bytes']:>9,} bytes  {figure} {file['parity']['value']:.4f}  "
+            f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
+        )
+
+
 def _face(args: argparse.Namespace) -> None:
     if args.command == "prepare":
         from export.data.scenes import YUNET, prepare
@@ -227,11 +237,7 @@ def _face(args: argparse.Namespace) -> None:
 
         size = parse_size(args.size or SIZES["face"])
         entry = convert_face(args.data, args.run, args.out, size, teachers=args.teachers)
-        for file in entry["files"].values():
-            print(
-                f"{file['file']:24} {file['bytes']:>9,} bytes  AP {file['parity']['ap']:.4f}  "
-                f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
-            )
+        say_files(entry, "AP")
     elif args.command == "evaluate":
         from export.evaluate_face import evaluate, table
 
@@ -280,11 +286,7 @@ def _attributes(args: argparse.Namespace) -> None:
             plain_run=plain,
             report=args.report,
         )
-        for file in entry["files"].values():
-            print(
-                f"{file['file']:26} {file['bytes']:>9,} bytes  main figure {file['parity']['value']:.4f}  "
-                f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
-            )
+        say_files(entry, "main figure")
     elif args.command == "evaluate":
         from export.attributes_report import table
         from export.evaluate_attributes import evaluate
@@ -330,11 +332,7 @@ def _identity(args: argparse.Namespace) -> None:
         entry = convert_identity(
             args.data, args.run, packs, args.out, size, masks=args.masks, report=args.report
         )
-        for file in entry["files"].values():
-            print(
-                f"{file['file']:24} {file['bytes']:>9,} bytes  accuracy {file['parity']['value']:.4f}  "
-                f"drop {file['parity']['drop']:+.4f}  min_runtime {file['min_runtime']}"
-            )
+        say_files(entry, "accuracy")
     elif args.command == "evaluate":
         from export.evaluate_identity import evaluate, table
         from export.evaluate_unlock import unlock_table

@@ -247,8 +247,10 @@ def convert_attributes(
     reference = {k: of_keras(s.crops) for k, s in samples.items()}
     keras_main = float(np.mean([scores.figures(samples, reference)[k]["value"] for k in MAIN]))
 
-    def judge(_: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
-        logits = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
+    known: dict[str, dict[str, scores.Logits]] = {}
+
+    def judge(precision: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
+        logits = known[precision] = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
         main = float(np.mean([scores.figures(samples, logits)[k]["value"] for k in MAIN]))
         return parity.compare((reference[k], logits[k]) for k in samples), main
 
@@ -263,7 +265,6 @@ def convert_attributes(
         int16x8_from=parity.LIMITS["int8"].metric_drop,
     )
     model = done.model("int8")
-    logits = {k: scores.logits_of(model, s.crops) for k, s in samples.items()}
     found = scores.logits_of(model, finds.sample.crops)
     thresholds = {
         head: {
@@ -273,7 +274,7 @@ def convert_attributes(
         }
         for head, value in ENOUGH.items()
     }
-    thresholds["face"] = face_limit(samples, logits, finds, found)
+    thresholds["face"] = face_limit(samples, known["int8"], finds, found)
     thresholds |= view_limits(samples["fairface_dev painted"], lambda crops: scores.logits_of(model, crops))
     convert.ship(done.contents, out, "attributes")
     entry = {

@@ -16,6 +16,7 @@ from export import evaluate_identity as scores
 from export.data import identity_faces as faces
 from export.data.attribute_batches import plain
 from export.models.identity import DIMENSIONS
+from export.train.averaging import unit
 from export.train.identity import embed, load_network
 
 VERSION = "1.0.0"
@@ -121,8 +122,8 @@ def convert_identity(
     whole = load_network(run, size)
 
     def of_keras(crops: np.ndarray) -> np.ndarray:
-        both = sum(embed(whole, view.astype(np.float32)) for view in (crops, crops[:, :, ::-1]))
-        return both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-6)
+        views = (embed(whole, view.astype(np.float32)) for view in (crops, crops[:, :, ::-1]))
+        return np.asarray(unit(sum(views)))
 
     reference = {kind: of_keras(getattr(wild, kind)) for kind in ("bare", "masked")}
     keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]

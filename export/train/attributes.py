@@ -14,7 +14,7 @@ from keras import ops
 from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
-from export.train.averaging import Trainer
+from export.train.averaging import Trainer, unit
 from export.train.stages import TrainConfig, read_run, train_stages
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class AttributesTrainer(Trainer):
             "age": (_cross(y[:, batches.AGE], p["age"]), ops.max(y[:, batches.AGE], axis=-1)),
             "face": (_binary(y[:, batches.FACE], p["face"][:, 0]), y[:, batches.FACE_KNOWN]),
             "embedding": (
-                1 - ops.sum(_unit(y[:, batches.EMBEDDING]) * _unit(p["embedding"]), axis=-1),
+                1 - ops.sum(unit(y[:, batches.EMBEDDING]) * unit(p["embedding"]), axis=-1),
                 ops.cast(ops.max(ops.abs(y[:, batches.EMBEDDING]), axis=-1) > 0, "float32"),
             ),
         }
@@ -65,10 +65,6 @@ class AttributesTrainer(Trainer):
             self.parts[name].update_state(mean)
             total = total + WEIGHTS[name] * mean
         return total
-
-
-def _unit(x: Any) -> Any:
-    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-6)
 
 
 def _informative(allowed: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What every training run needs: averaged weights that survive an interruption, and the optimiser."""
+"""What every training run needs: averaged weights that survive an interruption, its losses, the optimiser."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 
 def read_averaged(path: Path) -> tuple[list[np.ndarray], int]:
@@ -77,6 +78,11 @@ class Trainer(keras.Model):
     @property
     def metrics(self):
         return [*super().metrics, *self.parts.values()]
+
+
+def unit(x: Any) -> Any:
+    """Rows of length 1."""
+    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-6)
 
 
 def adamw(

@@ -13,7 +13,7 @@ from keras import ops
 
 from export.data import identity_faces as faces
 from export.models import identity as net
-from export.train.averaging import Trainer
+from export.train.averaging import Trainer, unit
 from export.train.stages import TrainConfig, read_run, train_stages
 from export.verification import true_accepts
 
@@ -102,15 +102,9 @@ class IdentityTrainer(Trainer):
         return ops.sum(loss * told) / ops.maximum(ops.sum(told), 1.0)
 
 
-def unit(x: Any) -> Any:
-    """Rows of length 1."""
-    return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-6)
-
-
 def embed(network: keras.Model, crops: np.ndarray) -> np.ndarray:
     """Embeddings of length 1, n x d float32, of crops n x S x S x 3 in 0..255."""
-    found = network.predict(crops, batch_size=128, verbose=0)["embedding"]
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-6))
+    return np.asarray(unit(network.predict(crops, batch_size=128, verbose=0)["embedding"]))
 
 
 def quick_scores(

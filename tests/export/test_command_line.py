@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from export.__main__ import main
+from edge.tflite import load_manifest
+from export import manifest
+from export.__main__ import main, say_files
 
 
 @pytest.fixture
@@ -48,3 +50,12 @@ def test_epochs_for_every_stage_or_none(capsys, tmp_path):
     (tmp_path / "packs" / "bare" / "ready").touch()
     assert main(["train", "attributes", "--run", str(tmp_path), "--epochs", "1", "2"]) == 2
     assert "--epochs takes 3 numbers for this model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["face", "attributes", "identity"])
+def test_a_line_for_each_converted_file(name: str, capsys):
+    entry = manifest.read(load_manifest().folder)["models"][name]
+    say_files(entry, "figure")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(entry["files"])
+    assert lines[0].split()[:2] == [f"{name}.float32.tflite", f"{entry['files']['float32']['bytes']:,}"]
