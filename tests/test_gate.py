@@ -333,7 +333,7 @@ def test_too_few_views_say_why() -> None:
         step(sink, number * 3, ADA)
     for number in range(9):
         step(sink, 30 + number, ADA, face(1), face(2))
-    with pytest.raises(InputError, match=r"2 good views of ada are too few; mostly: more than one face"):
+    with pytest.raises(InputError, match=r"too few good views of ada: 2; mostly: more than one face"):
         sink.person("ada", least=0.4)
 
 

@@ -181,7 +181,7 @@ class Enroller(Prompter):
             why = f"; mostly: {most} ({self.refused[most]} times)" if most else ""
             count = max(len(views) for views in self.taken.values())
             raise InputError(
-                f"{count} good views of {name} are too few{why}",
+                f"too few good views of {name}: {count}{why}",
                 remedy=f"{LEAST_VIEWS} are needed, better {self._wanted}: a large, sharp face alone in view",
             )
         painted = "masked" not in kinds

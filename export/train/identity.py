@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,27 @@ from export.verification import true_accepts
 
 log = logging.getLogger(__name__)
 
-STAGES: tuple[TrainConfig, ...] = (
+
+@dataclass(slots=True, frozen=True)
+class IdentityStage(TrainConfig):
+    """A stage of training.
+
+    Attributes:
+        hardness: what is done to faces.
+    """
+
+    placed: bool = True
+    decay: float = 0.05
+    bfloat16: bool = True
+    hardness: faces.Hardness = faces.GENTLE
+
+
+STAGES: tuple[IdentityStage, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
-    TrainConfig(size=64, placed=True, epochs=13, rate=3e-3, decay=0.05, bfloat16=True),
-    TrainConfig(
-        size=112,
-        placed=True,
-        batch=64,
-        steps=800,
-        epochs=1,
-        rate=1e-3,
-        warmup=200,
-        decay=0.05,
-        ema=0.999,
-        seed=2,
-        bfloat16=True,
+    IdentityStage(size=64, epochs=13, rate=3e-3),
+    IdentityStage(size=64, epochs=11, rate=2e-3, seed=2, hardness=faces.HARD),
+    IdentityStage(
+        size=112, batch=64, steps=800, epochs=3, rate=1e-3, warmup=200, ema=0.999, seed=3, hardness=faces.HARD
     ),
 )
 
@@ -53,7 +60,8 @@ class IdentityTrainer(Trainer):
 
     cosine: to the teacher's embedding of the bare face, however the face is covered now.
     others: softmax over the teacher's embeddings of all training faces, in which the face has to find its own
-    (as in contrastive distillation, Tian et al. 2020); faces that may be of the same person are left out.
+    (as in contrastive distillation, Tian et al. 2020); faces that may be of the same person are left out, and
+    blended ones have none to find.
     people: ArcFace on the sets that tell who it is.
     quality: the squared error of the cosine that the network expects.
 
@@ -77,9 +85,11 @@ class IdentityTrainer(Trainer):
         cosine = ops.sum(own * target, axis=-1)
         losses = {
             "cosine": ops.mean(1 - cosine),
-            "others": ops.mean(self._others(own, target, row)),
+            "others": self._others(own, target, row),
             "people": self._people(own, person),
-            "quality": ops.mean(ops.square(ops.sigmoid(p["quality"][:, 0]) - ops.stop_gradient(cosine))),
+            "quality": self._mean(
+                ops.square(ops.sigmoid(p["quality"][:, 0]) - ops.stop_gradient(cosine)), row >= 0
+            ),
         }
         total = 0.0
         for name, loss in losses.items():
@@ -91,15 +101,19 @@ class IdentityTrainer(Trainer):
         it = ops.one_hot(row, self.known.shape[0])
         doubtful = ops.cast(ops.matmul(target, ops.transpose(self.known)) > SAME, "float32") * (1 - it)
         logits = SCALE * ops.matmul(own, ops.transpose(self.known)) - 1e4 * doubtful
-        return ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1)
+        return self._mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), row >= 0)
+
+    @staticmethod
+    def _mean(loss: Any, counts: Any) -> Any:
+        """Mean of those losses that count, 0 if none does."""
+        counts = ops.cast(counts, "float32")
+        return ops.sum(loss * counts) / ops.maximum(ops.sum(counts), 1.0)
 
     def _people(self, own: Any, person: Any) -> Any:
-        told = ops.cast(person >= 0, "float32")
         it = ops.one_hot(ops.maximum(person, 0), self.centres.shape[0])
         cosine = ops.clip(ops.matmul(own, ops.transpose(unit(self.centres))), -0.999, 0.999)
         logits = SCALE * (it * ops.cos(ops.arccos(cosine) + MARGIN) + (1 - it) * cosine)
-        loss = ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1)
-        return ops.sum(loss * told) / ops.maximum(ops.sum(told), 1.0)
+        return self._mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), person >= 0)
 
 
 def embed(network: keras.Model, crops: np.ndarray) -> np.ndarray:
@@ -149,7 +163,7 @@ def load_network(
 def train(
     packs: Path,
     run: Path,
-    stages: Sequence[TrainConfig] = STAGES,
+    stages: Sequence[IdentityStage] = STAGES,
     network: net.IdentityConfig | None = None,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
@@ -187,7 +201,13 @@ def train(
         build=lambda size: net.build(size, shape),
         trainer=lambda model, _: IdentityTrainer(model, known, centres),
         batches=lambda config, epoch: faces.IdentityBatches(
-            packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
+            packs,
+            config.hardness,
+            size=config.size,
+            batch=config.batch,
+            steps=config.steps,
+            seed=config.seed,
+            epoch=epoch,
         ),
         score=score,
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from edge.tasks.identity import Embedder
 from edge.tflite import load_manifest, load_model
@@ -32,8 +31,10 @@ def packs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    small = TrainConfig(size=32, batch=8, steps=4, epochs=1, warmup=2)
-    stages = [small, replace(small, size=SIZE, placed=True, bfloat16=True)]
+    small = training.IdentityStage(
+        size=32, placed=False, batch=8, steps=4, epochs=1, warmup=2, bfloat16=False
+    )
+    stages = [small, replace(small, size=SIZE, placed=True, bfloat16=True, hardness=faces.HARD)]
     training.train(packs, out, stages, TINY)
     return out
 
@@ -64,6 +65,35 @@ def test_batches_repeat_and_point_at_the_bare_face(packs: Path):
     assert (y[:, faces.PERSON] == bare.person[rows]).all()
 
 
+def test_hard_faces_are_swapped_and_blended(packs: Path):
+    drawing = {"size": faces.SIDE, "batch": 64, "steps": 1, "seed": 3}
+    still = faces.Hardness(moved=0, spoilt=0)
+    _, told = faces.IdentityBatches(packs, still, **drawing)[0]
+    _, y = faces.IdentityBatches(packs, replace(still, swapped=1.0), **drawing)[0]
+    bare = faces.load(packs / "bare").embedding.astype(np.float32)
+    for targets in (told, y):
+        assert np.allclose(targets[:, faces.TARGET], bare[targets[:, faces.ROW].astype(int)])
+    halves = np.stack([faces.lower_half(np.random.default_rng(seed)) for seed in range(50)])
+    eyes, mouth = (np.round(faces.template()[[0, 4]] * faces.SIDE).astype(int)).tolist()
+    assert halves[:, eyes[1], eyes[0]].max() < 0.5
+    assert halves[:, mouth[1], mouth[0]].min() == 1
+
+    pixels = np.stack([np.full((4, 4, 3), value, np.float32) for value in (0, 100, 200)])
+    targets = np.zeros((3, faces.COLUMNS), np.float32)
+    targets[:, :3], targets[:, faces.ROW], targets[:, faces.PERSON] = np.eye(3), (4, 5, 6), 1
+    x, y = faces.mix(pixels.copy(), targets.copy(), np.random.default_rng(0), 0.0)
+    assert (x == pixels).all()
+    assert (y == targets).all()
+    x, y = faces.mix(pixels.copy(), targets.copy(), np.random.default_rng(0), 1.0)
+    assert (y[:, [faces.ROW, faces.PERSON]] == -1).all()
+    assert np.allclose(np.linalg.norm(y[:, faces.TARGET], axis=1), 1)
+    # As much of the other's pixels as of its embedding.
+    shares = y[:, :3] / y[:, :3].sum(axis=1, keepdims=True)
+    assert np.allclose(shares @ [0, 100, 200], x[:, 0, 0, 0], atol=1e-3)
+    assert (np.diag(shares) > 0.499).all()
+    assert (np.diag(shares) < 1).all()
+
+
 def test_losses_fall_towards_the_own_face_and_person():
     keras.utils.set_random_seed(1)
     known = np.linalg.qr(np.random.default_rng(0).normal(size=(128, 6)))[0].T.astype(np.float32)
@@ -71,8 +101,9 @@ def test_losses_fall_towards_the_own_face_and_person():
     trainer = training.IdentityTrainer(net.build(None, TINY), known, known[1:3])
     rows = np.array([0, 1, 2])
     right, wrong = known[rows], known[[1, 2, 3]]
-    assert float(ops.mean(trainer._others(right, known[rows], rows))) < 0.1
-    assert float(ops.mean(trainer._others(wrong, known[rows], rows))) > 10
+    assert float(trainer._others(right, known[rows], rows)) < 0.1
+    assert float(trainer._others(wrong, known[rows], rows)) > 10
+    assert float(trainer._others(wrong, known[rows], np.full(3, -1))) == 0  # nor does a blended face
     assert np.allclose(trainer.centres, known[1:3])
     trainer.centres.assign(known[:2])
     one, none = np.array([0]), np.array([-1])
