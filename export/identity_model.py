@@ -19,7 +19,7 @@ from export.models.identity import DIMENSIONS
 from export.train.averaging import unit
 from export.train.identity import embed, load_network
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 CALIBRATION = 600
 SHOWN = 1500
 """Crops of lfw, half of them masked, on which the files are compared with Keras."""
