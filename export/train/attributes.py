@@ -14,7 +14,7 @@ from keras import ops
 from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
-from export.train.averaging import Trainer, unit
+from export.train.averaging import Trainer, unit, weighted_mean
 from export.train.stages import TrainConfig, read_run, train_stages
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class AttributesTrainer(Trainer):
         }
         total = 0.0
         for name, (loss, weight) in rows.items():
-            mean = ops.sum(loss * weight) / ops.maximum(ops.sum(weight), 1.0)
+            mean = weighted_mean(loss, weight)
             self.parts[name].update_state(mean)
             total = total + WEIGHTS[name] * mean
         return total

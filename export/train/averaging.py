@@ -85,6 +85,12 @@ def unit(x: Any) -> Any:
     return x / ops.maximum(ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)), 1e-6)
 
 
+def weighted_mean(loss: Any, weight: Any) -> Any:
+    """Mean of losses by their weights, or over those that count (bool); 0 if all weigh nothing."""
+    weight = ops.cast(weight, "float32")
+    return ops.sum(loss * weight) / ops.maximum(ops.sum(weight), 1.0)
+
+
 def adamw(
     *, rate: float, decay: float, total: int, warmup: int, momentum: float = 0.9
 ) -> keras.optimizers.Optimizer:

@@ -14,7 +14,7 @@ from keras import ops
 
 from export.data import identity_faces as faces
 from export.models import identity as net
-from export.train.averaging import Trainer, unit
+from export.train.averaging import Trainer, unit, weighted_mean
 from export.train.stages import TrainConfig, read_run, train_stages
 from export.verification import true_accepts
 
@@ -87,7 +87,7 @@ class IdentityTrainer(Trainer):
             "cosine": ops.mean(1 - cosine),
             "others": self._others(own, target, row),
             "people": self._people(own, person),
-            "quality": self._mean(
+            "quality": weighted_mean(
                 ops.square(ops.sigmoid(p["quality"][:, 0]) - ops.stop_gradient(cosine)), row >= 0
             ),
         }
@@ -101,19 +101,13 @@ class IdentityTrainer(Trainer):
         it = ops.one_hot(row, self.known.shape[0])
         doubtful = ops.cast(ops.matmul(target, ops.transpose(self.known)) > SAME, "float32") * (1 - it)
         logits = SCALE * ops.matmul(own, ops.transpose(self.known)) - 1e4 * doubtful
-        return self._mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), row >= 0)
-
-    @staticmethod
-    def _mean(loss: Any, counts: Any) -> Any:
-        """Mean of those losses that count, 0 if none does."""
-        counts = ops.cast(counts, "float32")
-        return ops.sum(loss * counts) / ops.maximum(ops.sum(counts), 1.0)
+        return weighted_mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), row >= 0)
 
     def _people(self, own: Any, person: Any) -> Any:
         it = ops.one_hot(ops.maximum(person, 0), self.centres.shape[0])
         cosine = ops.clip(ops.matmul(own, ops.transpose(unit(self.centres))), -0.999, 0.999)
         logits = SCALE * (it * ops.cos(ops.arccos(cosine) + MARGIN) + (1 - it) * cosine)
-        return self._mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), person >= 0)
+        return weighted_mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), person >= 0)
 
 
 def embed(network: keras.Model, crops: np.ndarray) -> np.ndarray:
