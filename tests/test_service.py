@@ -416,6 +416,13 @@ def installed_python(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def hidden_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of which the service sees only what is named to it, wherever the tests keep their files."""
+    monkeypatch.setattr(service, "HIDDEN", (*service.HIDDEN, tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
 def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A systemctl that writes down its arguments, on a machine that systemd does not run."""
     called = tmp_path / "called"
@@ -496,10 +503,10 @@ def test_without_systemd_there_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.usefixtures("installed_python", "systemctl")
 def test_the_command_line_becomes_that_of_the_service(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    hidden_tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "maskedge.toml"
+    monkeypatch.chdir(hidden_tmp_path)
+    file = hidden_tmp_path / "maskedge.toml"
     file.write_text("score = 0.6\n")
     file.chmod(0o644)
     argv = ["--config", "maskedge.toml", "--source", "usb:0", "--sink", "jsonl:a.jsonl", "--out", "b.mp4"]
@@ -548,8 +555,8 @@ def test_outputs_below_its_own_folder_are_fine() -> None:
 
 
 @pytest.mark.usefixtures("installed_python", "systemctl")
-def test_a_file_that_others_may_not_read_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "maskedge.toml"
+def test_a_file_that_others_may_not_read_is_refused(hidden_tmp_path: Path) -> None:
+    file = hidden_tmp_path / "maskedge.toml"
     file.write_text("")
     file.chmod(0o600)
     with pytest.raises(UsageError) as raised:
@@ -557,10 +564,22 @@ def test_a_file_that_others_may_not_read_is_refused(tmp_path: Path) -> None:
     assert raised.value.remedy == f"sudo chmod o+r {file}"
     file.chmod(0o644)
     text = service.prepare(["--config", str(file)], Config(), config_file=str(file))
-    hidden = any(file.is_relative_to(folder) for folder in service.HIDDEN)
     bound = [line.partition("=")[2] for line in text.splitlines() if line.startswith("BindReadOnlyPaths=")]
     # By itself, or with a folder above it that is bound anyway.
-    assert any(file.is_relative_to(path) for path in bound) == hidden
+    assert any(file.is_relative_to(path) for path in bound)
+
+
+def test_a_folder_that_others_may_not_enter_is_refused_where_the_service_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "HIDDEN", ())
+    file = tmp_path / "maskedge.toml"
+    file.write_text("")
+    file.chmod(0o644)
+    tmp_path.chmod(0o700)
+    with pytest.raises(UsageError) as raised:
+        service._check_readable(file)
+    assert raised.value.remedy == f"sudo chmod o+rx {tmp_path}"
 
 
 def test_a_python_without_maskedge_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
