@@ -114,20 +114,26 @@ test: ## every test: both runtimes and the export part; on a Pi the edge part al
 	    $(again) test-$(if $(filter tflite,$(RUNTIME)),tflite,edge)
 	else
 	    # Tests that watch the clock come first, alone; then each of the two others leaves a core idle.
-	    none=$(if $(ARGS),NONE=5)
-	    $(again) test-edge $$none ARGS="-m once $(ARGS)"
-	    other=$$(mktemp)
-	    trap 'rm -f "$$other"' EXIT
+	    scratch=$$(mktemp -d)
+	    trap 'rm -rf "$$scratch"' EXIT
 	    trap 'exit 130' INT TERM
+	    touch "$$scratch/none"
+	    none="NONE=$$scratch/none"
+	    $(again) test-edge "$$none" ARGS="-m clock $(ARGS)"
 	    echo "maskedge: testing the export part beside the rest; what that says comes at the end"
-	    $(again) test-export $$none > "$$other" 2>&1 &
+	    { $(again) test-export "$$none" && $(again) test-edge "$$none" ARGS="-m once $(ARGS)"; } > "$$scratch/log" 2>&1 &
 	    status=0
-	    $(again) test-edge $$none ARGS="-m 'not once' $(ARGS)" || status=$$?
-	    $(again) test-tflite $$none ARGS="-m 'not once' $(ARGS)" || status=$$?
+	    for part in test-edge test-tflite; do
+	        $(again) $$part "$$none" ARGS="-m 'not clock and not once' $(ARGS)" || status=$$?
+	    done
 	    echo "maskedge: waiting for the export part"
 	    wait $$! || status=$$?
-	    cat "$$other"
+	    cat "$$scratch/log"
 	    [ $$status = 0 ] || exit $$status
+	    if [ "$$(wc -l < "$$scratch/none")" = 5 ]; then
+	        echo "maskedge: no test fits these ARGS" >&2
+	        exit 1
+	    fi
 	fi
 	echo "maskedge: tests passed in $$(($$(date +%s) - start)) s"
 
@@ -180,29 +186,31 @@ uninstall-pi: ## remove that again
 
 ##@ Checks
 
-# What pytest ends with if no test was chosen: make test with ARGS takes that from its parts.
+# make test names a file for the parts in which no test was chosen; without one that is an error.
 NONE :=
+no-test = { [ -n "$(NONE)" ] && echo $@ >> "$(NONE)"; }
 
 .PHONY: test-edge
 test-edge: .venv/.ready ## tests that need no TensorFlow, with ai-edge-litert
 	@echo "maskedge: testing the edge part with ai-edge-litert"
-	.venv/bin/python -m pytest -q --ignore=tests/export $(ARGS) || [ $$? = "$(NONE)" ]
+	.venv/bin/python -m pytest -q --ignore=tests/export $(ARGS) || { [ $$? = 5 ] && $(no-test); }
 
 .PHONY: test-tflite
 test-tflite: ## the same tests with tflite-runtime; skipped where there is no Python 3.11
 	@$(call find-python,3.11,$(PYTHON) python3 python3.11)
 	if [ -z "$$py" ]; then
 	    echo "maskedge: SKIPPED the tests with tflite-runtime: it needs Python 3.11, which is not on this machine"
+	    [ -z "$(NONE)" ] || $(no-test)
 	    exit 0
 	fi
 	$(again) .venv-tflite/.ready
 	echo "maskedge: testing the edge part with tflite-runtime"
-	.venv-tflite/bin/python -m pytest -q --ignore=tests/export $(ARGS) || [ $$? = "$(NONE)" ]
+	.venv-tflite/bin/python -m pytest -q --ignore=tests/export $(ARGS) || { [ $$? = 5 ] && $(no-test); }
 
 .PHONY: test-export
 test-export: .venv-export/.ready ## tests of training, converting and scoring, with TensorFlow
 	@echo "maskedge: testing the export part with TensorFlow"
-	.venv-export/bin/python -m pytest -q tests/export $(ARGS) || [ $$? = "$(NONE)" ]
+	.venv-export/bin/python -m pytest -q tests/export $(ARGS) || { [ $$? = 5 ] && $(no-test); }
 
 .PHONY: test-pi
 test-pi: .venv/.ready ## Raspberry Pi OS without a Pi: arm64, install, camera, service; or PARTS="arm64 ..."

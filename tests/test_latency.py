@@ -24,7 +24,7 @@ from edge.errors import ModelError, SinkError, UsageError
 from tests import tiny_models
 from tests.test_tflite import write_models
 
-pytestmark = pytest.mark.once  # they watch the clock; test_cli measures with each runtime
+pytestmark = pytest.mark.clock  # test_cli measures with each runtime
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "benchmarks.md"

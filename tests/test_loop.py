@@ -29,7 +29,7 @@ from edge.types import Face
 from tests import tiny_models
 from tests.test_tflite import write_models
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.clock
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 # The older runtime is slow with int8 on some processors.

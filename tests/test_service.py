@@ -40,7 +40,7 @@ FRAME = Frame(np.zeros((2, 2, 3), np.uint8), 0, 0.0)
 ANALYSIS = Analysis(None, 0, 0.0, 2, 2, (), {"face": 1.4})
 
 pytestmark = [
-    pytest.mark.once,
+    pytest.mark.clock,
     pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs sockets of Unix"),
 ]
 

@@ -19,7 +19,7 @@ from edge.cli import main as cli
 from edge.errors import ModelError, SinkError, UsageError
 from tests import tiny_models
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.clock
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
