@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from array import array
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,20 +37,22 @@ from benchmarks.machine import (
     thin,
     usage,
 )
-from benchmarks.resultfile import PARTS
+from benchmarks.resultfile import BEHIND_CAMERA, PARTS
 from benchmarks.terminal import number_to, progress, some_time, whole_number
-from edge import board
+from edge import assembly, board
 from edge.camera.base import LiveSource, to_bgr8
 from edge.camera.demo import DEMO_CLIP
 from edge.camera.video import VideoFile
 from edge.config import Config, load_config
 from edge.errors import InputError, UsageError
-from edge.pipeline import Pipeline
+from edge.pipeline import Completer, Pipeline
 from edge.sinks.base import Sink
 from edge.tasks.attributes import AttributesEstimator, AttributesVoter
 from edge.tasks.face import FaceDetector, Prepared
+from edge.tasks.unmask import Unmasker
 from edge.tflite import Model, load_manifest, load_model
-from edge.types import Analysis, Frame
+from edge.types import Analysis, Face, Frame
+from edge.unmasking import LiveUnmasker
 
 BLOCK = 12
 """Frames between two turns of the bare models: a few hundredths of a second, so that both see one machine."""
@@ -86,10 +88,13 @@ EPILOG = """examples:
   maskedge bench loop --faces 1 --seconds 30 --json loop.json
   maskedge bench loop --faces 1 --minutes 10          until the machine is warm: heat and clock over time
   maskedge bench loop --source visitors.mp4 --tasks mask --threads 2
+  maskedge bench loop --faces clip --tasks mask,gender,unmask   also what unmasking beside the loop costs it
 
 burst      as fast as the machine can; overhead is the time of a frame over that of the bare models
 camera     a stand-in for a camera at --fps that drops what nobody took in time: frame age, drops, CPU
 sustained  burst for --minutes
+unmask     as camera, with --tasks ...,unmask: masked faces are completed in every other block of frames;
+           the figure is the loop's time a frame with that over without. The other rows run without it
 
 exit codes:
   0 done   1 the clip does not do, or the result could not be written   2 wrong use
@@ -267,6 +272,7 @@ class Machinery:
     config: Config
     bare_face: Model
     bare_attributes: Model | None
+    unmasker: Unmasker | None = None
 
     @classmethod
     def load(cls, config: Config, *, threads: int) -> Machinery:
@@ -285,7 +291,8 @@ class Machinery:
         second = load_model("attributes", **options)
         remembering: Any = _Remembering(second)
         estimator = AttributesEstimator(remembering, manifest.entry("attributes"), tasks=config.tasks)
-        return cls(detector, estimator, remembering.seen, config, face, second)
+        completes = assembly.unmasker(config, threads=1) if "unmask" in config.tasks else None
+        return cls(detector, estimator, remembering.seen, config, face, second, completes)
 
     def voter(self) -> AttributesVoter | None:
         """A new one, which knows no tracks."""
@@ -293,6 +300,72 @@ class Machinery:
             return None
         config = self.config
         return AttributesVoter(self.estimator, every_s=config.attributes_seconds, reject=config.reject)
+
+
+class Turns:
+    """Unmasks in every other block of frames, so that the loop with and without it sees one machine.
+
+    Attributes:
+        on: whether this block's faces are completed.
+        finished_ms: as of `edge.unmasking.LiveUnmasker`.
+        invoke_ms: all of them.
+        with_ms, without_ms: times of the frames of each pair of blocks that counts, all but the wait for the
+            frame, milliseconds: those in whose first block no face was completed do not.
+    """
+
+    def __init__(self, completer: Completer) -> None:
+        self.on = False
+        self.finished_ms: list[float] = []
+        self.invoke_ms = array("d")
+        self.with_ms: list[np.ndarray] = []
+        self.without_ms: list[np.ndarray] = []
+        self._completer = completer
+        self._completed = 0
+        self._before: np.ndarray | None = None
+
+    def label(self, image: np.ndarray, faces: Sequence[Face]) -> tuple[Face, ...]:
+        return self._completer.label(image, faces)
+
+    def update(
+        self, image: np.ndarray, faces: Sequence[Face], time_s: float, tracks: Collection[int]
+    ) -> tuple[Face, ...]:
+        self.finished_ms = []
+        if self.on:
+            faces = self._completer.update(image, faces, time_s, tracks)
+            self.finished_ms = self._completer.finished_ms
+            self._completed += len(self.finished_ms)
+            self.invoke_ms.extend(self.finished_ms)
+        return tuple(faces)
+
+    def close(self) -> None:
+        self._completer.close()
+
+    def end_block(self, busy_ms: Sequence[float], *, count: bool) -> None:
+        """Take the times of a block's frames, and change over."""
+        times = np.asarray(busy_ms)
+        if not self.on:
+            self._before = times if count else None
+        elif self._before is not None and self._completed:
+            self.without_ms.append(self._before)
+            self.with_ms.append(times)
+        self.on, self._completed = not self.on, 0
+
+    def to_json(self) -> dict[str, Any] | None:
+        """`unmask` of the result file; None where no pair of blocks counts."""
+        if not self.with_ms:
+            return None
+        # Of means, which also see the few frames that share the processor with the model.
+        pairs = zip(self.with_ms, self.without_ms, strict=True)
+        ratio = intervals.quantile([np.array([one.mean() / other.mean()]) for one, other in pairs])
+        return {
+            "overhead": round(ratio.value, 4),
+            "overhead_ci": ratio.to_json(),
+            "pairs": len(self.with_ms),
+            "completions": len(self.invoke_ms),
+            "invoke": _figures(self.invoke_ms),
+            "busy_with": _figures(np.concatenate(self.with_ms)),
+            "busy_without": _figures(np.concatenate(self.without_ms)),
+        }
 
 
 @dataclass(slots=True)
@@ -316,6 +389,7 @@ class Probe(Sink):
         seconds: of the loop, after which it ends.
         bare_every_s: the bare models have a turn when this long has passed; None for never.
         guard: what watches governor and throttling.
+        turns: completes faces in every other block, and is told of the blocks' ends; None for never.
         times: milliseconds by stage, of all frames that count, in order.
         at_s: when each of them ended, `time.monotonic()`.
         faces, looks: how many each shows, and how many of them the attributes model looked at.
@@ -330,6 +404,7 @@ class Probe(Sink):
     seconds: float
     bare_every_s: float | None
     guard: Guard
+    turns: Turns | None = None
     times: dict[str, array[float]] = field(default_factory=lambda: {stage: array("d") for stage in STAGES})
     at_s: array[float] = field(default_factory=lambda: array("d"))
     faces: array[int] = field(default_factory=lambda: array("i"))
@@ -367,7 +442,7 @@ class Probe(Sink):
             "capture": capture,
             "face": face,
             "invoke": machinery.detector.last_invoke_ms,
-            "track": total - capture - face - attributes,
+            "track": total - capture - face - attributes - timing.get("unmask", 0.0),
             "attributes": attributes,
             "attributes_invoke": estimator.last_invoke_ms if estimator else 0.0,
             "busy": total - capture,
@@ -396,6 +471,9 @@ class Probe(Sink):
                 self.ratios.append(ratio)
                 self.processor_ratios.append(processor)
             self._last_bare, self._settle = time.monotonic(), SETTLE
+        if self.turns is not None:
+            self.turns.end_block([seen.ms["busy"] for seen in block], count=counts)
+            self._settle = SETTLE
         self._block.clear()
         self._before = usage()
 
@@ -520,14 +598,18 @@ def run_scene(
         The row of the result file; None after a KeyboardInterrupt, as far as nothing counts yet.
     """
     bare_every_s = {"burst": 0.0, "sustained": SUSTAINED_BARE_S}.get(mode)
-    probe = Probe(machinery, seconds, bare_every_s, guard)
-    source = ClipCamera(scene.path, fps) if mode == "camera" else VideoFile(scene.path, loop=True)
+    turns = None
+    if mode == "unmask" and machinery.unmasker is not None:
+        turns = Turns(LiveUnmasker(machinery.unmasker, every_s=machinery.config.unmask_seconds))
+    probe = Probe(machinery, seconds, bare_every_s, guard, turns)
+    behind_camera = mode in BEHIND_CAMERA
+    source = ClipCamera(scene.path, fps) if behind_camera else VideoFile(scene.path, loop=True)
     machinery.seen.clear()
     interrupted = False
     reset_peak_rss()
     with EnergyMeter() as meter:
         try:
-            Pipeline(source, machinery.detector, [probe], labeller=machinery.voter()).run()
+            Pipeline(source, machinery.detector, [probe], labeller=machinery.voter(), unmasker=turns).run()
         except KeyboardInterrupt:
             interrupted = True
     if not probe.faces:
@@ -556,7 +638,7 @@ def run_scene(
         "fps": round(1e3 / float(loop.mean()), 2),
         "stages": {stage: _figures(values) for stage, values in probe.times.items()},
         "frame_age": _figures(probe.times["frame_age"]),
-        "dropped": source.dropped if mode == "camera" else None,
+        "dropped": source.dropped if behind_camera else None,
         "looks": round(float(np.mean(probe.looks)), 4),
         "bare": {name: _figures(values) for name, values in probe.bare.items() if values} or None,
         "overhead": None,
@@ -564,6 +646,7 @@ def run_scene(
         "overhead_means": None,
         "overhead_processor": None,
         "parts": probe.parts(),
+        "unmask": turns.to_json() if turns else None,
         "cpu_percent": round(100 * probe.spent.own / wall, 1),
         "rss_mb": rss_mb(),
         "peak_rss_mb": peak_rss_mb(),
@@ -636,6 +719,8 @@ def measure(
             scenes = make_scenes(source, faces, machinery.detector, Path(folder))
             plan = [(scene, "burst", seconds) for scene in scenes]
             plan += [(scene, "camera", seconds) for scene in scenes if fps and scene.faces is not None]
+            if machinery.unmasker is not None and fps:
+                plan.append((scenes[0], "unmask", seconds))
             if minutes:
                 steady = next((scene for scene in scenes if scene.faces == 1), scenes[0])
                 plan.append((steady, "sustained", minutes * 60))
@@ -777,7 +862,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"{' + '.join(first['models'])}, {first['threads']} thread(s), clip {result['source']}; ms"
         )
     ]
-    fast = [row for row in rows if row["mode"] != "camera"]
+    fast = [row for row in rows if row["mode"] not in BEHIND_CAMERA]
     if fast:
         lines += [
             "",
@@ -790,7 +875,7 @@ def table(result: Mapping[str, Any]) -> str:
         cells += [f"{loop[key]:.2f}" for key in ("p50", "p90", "p99")] + [f"{row['fps']:.0f}"]
         cells += [_overhead(row), f"{row['cpu_percent']:.0f}", str(row["peak_rss_mb"] or "-")]
         lines.append(f"| {' | '.join(cells)} |")
-    camera = [row for row in rows if row["mode"] == "camera"]
+    camera = [row for row in rows if row["mode"] in BEHIND_CAMERA]
     if camera:
         lines += [
             "",
@@ -814,11 +899,26 @@ def table(result: Mapping[str, Any]) -> str:
             lines.append(f"\nEnergy, {_scene(row)}, {row['mode']}: {power}")
         if row["mode"] == "sustained" and row["series"]:
             lines.append(f"\n{_drift(row['series'])}")
+        if row["mode"] == "unmask":
+            lines.append(f"\n{unmask_words(row['unmask'])}")
     invalid = [row for row in rows if not row["valid"]]
     lines += ["", "! does not count:"] if invalid else []
     lines += [f"- {_scene(row)}, {row['mode']}: {'; '.join(row['notes'])}" for row in invalid]
     lines += [f"\nNote: {note}" for note in result["notes"]]
     return "\n".join(lines)
+
+
+def unmask_words(figures: Mapping[str, Any] | None) -> str:
+    """What unmasking beside the loop costs it, in a sentence."""
+    if figures is None:
+        return "Unmasking: the clip shows no mask over a mouth for long enough, or --seconds is too short."
+    low, high = figures["overhead_ci"]
+    busy = "{:.2f} and {:.2f}".format(*(figures[key]["p50"] for key in ("busy_with", "busy_without")))
+    return (
+        f"Unmasking beside the loop: {figures['overhead']:.2f} ({low:.2f} to {high:.2f}) times its time "
+        f"a frame without ({figures['pairs']} pairs of blocks in turns; p50 {busy} ms), "
+        f"{figures['completions']} completions of {figures['invoke']['p50']:.2f} ms."
+    )
 
 
 def parts_table(parts: Mapping[str, float]) -> str:
@@ -844,6 +944,7 @@ def _drift(series: Sequence[Mapping[str, Any]]) -> str:
 def _scene(row: Mapping[str, Any]) -> str:
     name = "the clip" if row["faces_wanted"] is None else f"{row['faces_wanted']} face(s)"
     long = f", {row['seconds'] / 60:.1f} min" if row["mode"] == "sustained" else ""
+    long += ", unmask" if row["mode"] == "unmask" else ""
     return name + long + ("" if row["valid"] else " !")
 
 

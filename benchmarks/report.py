@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plots import Plot, draw
-from benchmarks.resultfile import PARTS, PERCENTILES, Result, label, machine_names, read_result
+from benchmarks.resultfile import BEHIND_CAMERA, PARTS, PERCENTILES, Result, label, machine_names, read_result
 from edge.errors import InputError, SinkError, UsageError
 from edge.files import write_atomically
 
@@ -212,13 +212,15 @@ def _peers_tables(results: Sequence[Result]) -> Iterable[Table]:
 
 
 def _loop_tables(results: Sequence[Result]) -> Iterable[Table]:
-    fast, camera, parts = [], [], []
+    fast, camera, unmask, parts = [], [], [], []
     for machine, result in zip(machine_names(results), results, strict=True):
         for row in result.valid_rows if result.kind == "loop" else ():
             stages = row.get("stages") or {}
             age = row.get("frame_age") or {}
             who = [machine, _short(row), _number(row.get("faces_found"), 1), str(row.get("threads", "-"))]
-            if row.get("mode") == "camera":
+            if row.get("unmask"):
+                unmask.append([*who, *_unmask_cells(row["unmask"])])
+            if row.get("mode") in BEHIND_CAMERA:
                 camera.append(
                     [
                         *who,
@@ -272,6 +274,24 @@ def _loop_tables(results: Sequence[Result]) -> Iterable[Table]:
             camera,
             2,
             "A clip at the pace of a camera. Age: milliseconds from the frame to its result.",
+        )
+    if unmask:
+        yield Table(
+            "Unmasking beside the loop",
+            [
+                *head,
+                "with / without",
+                "p50 with",
+                "p50 without",
+                "p90 with",
+                "p90 without",
+                "invoke",
+                "pairs",
+            ],
+            unmask,
+            2,
+            "A clip at the pace of a camera, masked faces completed in every other block of frames. "
+            "Milliseconds a frame, all but the wait for it; 95 % interval.",
         )
     for machine, one in parts:
         rows = [
@@ -327,6 +347,16 @@ def _invalid_table(results: Sequence[Result]) -> Iterable[Table]:
     if rows:
         intro = "Something disturbed these; they are in no other table and in no plot."
         yield Table("Measured, but does not count", ["file", "row", "threads", "why"], rows, 4, intro)
+
+
+def _unmask_cells(figures: Mapping[str, Any]) -> list[str]:
+    both = figures["busy_with"], figures["busy_without"]
+    return [
+        _interval(figures["overhead"], figures["overhead_ci"]),
+        *(_number(one[key]) for key in ("p50", "p90") for one in both),
+        _number(figures["invoke"]["p50"]),
+        str(figures["pairs"]),
+    ]
 
 
 def _short(row: Mapping[str, Any]) -> str:

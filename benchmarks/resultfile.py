@@ -12,6 +12,9 @@ from edge.errors import InputError
 
 PERCENTILES = ("p50", "p90", "p99")
 KINDS = ("latency", "loop", "peers", "validate", "estimate")
+BEHIND_CAMERA = ("camera", "unmask")
+"""Modes of the loop that take their frames at the pace of a camera."""
+
 PARTS = {
     "face_bare": "face model, bare invoke",
     "attributes_bare": "attributes model, bare invokes",

@@ -242,7 +242,99 @@ def test_a_camera_that_is_too_fast_drops_frames_and_stays_fresh(
     )
 
 
+class Costly:
+    """Completes a face in every frame, and takes the loop's time for it."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s, self.asked, self.closed = delay_s, 0, False
+        self.finished_ms = [4.0]
+
+    def label(self, image: np.ndarray, faces: Sequence[Face]) -> tuple[Face, ...]:
+        return tuple(faces)
+
+    def update(
+        self, image: np.ndarray, faces: Sequence[Face], time_s: float, tracks: Any
+    ) -> tuple[Face, ...]:
+        time.sleep(self.delay_s)
+        self.asked += 1
+        return tuple(faces)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_unmasking_takes_turns_and_what_it_costs_is_told(
+    machinery: Machinery, scenes: dict[int | None, loop.Scene]
+) -> None:
+    costly = Costly(0.02)
+    turns = loop.Turns(costly)
+    probe = Probe(machinery, 0.5, None, Guard(), turns)
+    source = VideoFile(scenes[0].path, loop=True)
+    Pipeline(source, machinery.detector, [probe], labeller=machinery.voter(), unmasker=turns).run()
+    assert costly.closed
+    figures = turns.to_json()
+    assert figures is not None
+    # The delay is in no frame without it, in every one with it, and in no other stage.
+    assert figures["busy_with"]["p50"] - figures["busy_without"]["p50"] == pytest.approx(20, abs=5)
+    assert figures["overhead"] > 1 + 20 / (2 * figures["busy_without"]["p50"])
+    assert figures["invoke"]["p50"] == 4
+    assert figures["completions"] == costly.asked
+    assert np.median(probe.times["track"]) < 5
+    counted = loop.BLOCK - loop.SETTLE
+    assert {len(times) for times in (*turns.with_ms, *turns.without_ms)} == {counted}
+    assert abs(costly.asked / loop.BLOCK - len(turns.with_ms)) <= loop.WARM_UP
+
+
+def test_a_pair_of_blocks_without_a_completion_does_not_count() -> None:
+    costly = Costly()
+    turns = loop.Turns(costly)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for times, finished, count in (
+        ([9.0, 9.0], [], False),  # without: warming up
+        ([9.0, 9.0], [1.0], False),
+        ([2.0, 4.0], [], True),  # without
+        ([5.0, 5.0], [], True),  # nothing was completed
+        ([2.0, 4.0], [], True),
+        ([3.0, 6.0], [1.0], True),
+    ):
+        costly.finished_ms = finished
+        on = turns.on
+        turns.update(picture, (), 0.0, ())
+        turns.end_block(times, count=count)
+        assert turns.on is not on
+    figures = turns.to_json()
+    assert figures is not None
+    assert (figures["pairs"], figures["overhead"]) == (1, 1.5)
+    assert loop.Turns(costly).to_json() is None
+    assert "no mask" in loop.unmask_words(None)
+
+
 # --------------------------------------------------------------------------------------------- the result
+
+
+def test_unmasking_has_a_row_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ai_edge_litert", reason="the unmask model is slow in float32 with the older runtime")
+    path = tmp_path / "loop.json"
+    options = ("--faces", "clip", "--tasks", "mask,unmask", "--fps", "60", "--seconds", "3")
+    assert run(*options, "--json", str(path)) == 0
+    said = capsys.readouterr().out
+    row = json.loads(path.read_text())["rows"][-1]
+    assert (row["mode"], row["scene"], row["dropped"] is None) == ("unmask", "clip", False)
+    assert "the clip, unmask" in said
+    figures = row["unmask"]
+    assert figures["pairs"] > 0 < figures["completions"]
+    low, high = figures["overhead_ci"]
+    assert low <= figures["overhead"] <= high
+    assert f"{figures['overhead']:.2f} (" in said
+    documented = set(re.findall(r"[a-z_0-9]+", DOCS.read_text(encoding="utf-8")))
+    assert set(figures) <= documented
+
+    from benchmarks.report import tables
+
+    data = read_result(path)
+    data.rows[-1] |= {"valid": True, "notes": []}
+    (table,) = (table for table in tables([data]) if table.title == "Unmasking beside the loop")
+    assert {len(cells) for cells in table.rows} == {len(table.head)}
 
 
 @pytest.fixture(scope="module")
