@@ -265,7 +265,8 @@ bench: $(VENV)/.ready ## all benchmarks and their report; PARTS="latency loop", 
 	for part in $(or $(PARTS),$(benchmarks)); do
 	    case $$part in
 	    latency) set -- ;;
-	    loop|validate|estimate) set -- $$part ;;
+	    loop) set -- loop --tasks mask,gender,unmask ;;
+	    validate|estimate) set -- $$part ;;
 	    peers) set -- peers $(if $(PEERS),--peers '$(PEERS)') $(if $(SCENES),--scenes '$(SCENES)') ;;
 	    *) echo "maskedge: no benchmark $$part: PARTS takes latency, loop, peers, validate, estimate" >&2; exit 2 ;;
 	    esac
