@@ -17,10 +17,12 @@ from export.data import identity_faces as faces
 from export.data.attribute_batches import plain
 from export.models.identity import DIMENSIONS
 from export.train.averaging import unit
-from export.train.identity import embed, load_network
+from export.train.identity import embed, load_network, whiten, whitening
 
 VERSION = "1.1.0"
 CALIBRATION = 600
+WHITENED = 8000
+"""Training faces that tell how embeddings are spread."""
 SHOWN = 1500
 """Crops of lfw, half of them masked, on which the files are compared with Keras."""
 MAIN = "bare - masked"
@@ -37,8 +39,11 @@ TRAINING_DATA = [
 ]
 
 
-def shipped_network(run: Path, size: int) -> Any:
-    """The trained network as it ships: batch 1, embedding of length 1, quality as a logit."""
+def shipped_networks(run: Path, packs: Path, size: int) -> tuple[Any, Any]:
+    """The trained network for any number of crops, and as it ships: batch 1, embedding of length 1.
+
+    The embeddings of both are whitened by training faces; quality is a logit.
+    """
     import keras
     import tensorflow as tf
 
@@ -46,24 +51,29 @@ def shipped_network(run: Path, size: int) -> Any:
         def call(self, x):
             return tf.math.l2_normalize(x, axis=-1)  # one operator in TFLite
 
+    whole = load_network(run, size)
+    crops = sampled_crops(packs, size, WHITENED, seed=5).astype(np.float32)
+    spread = whitening(whole.predict(crops, batch_size=128, verbose=0)["embedding"])
     network = load_network(run, size, batch=1, folded=True)
+    for one in (whole, network):
+        whiten(one, *spread)
     outputs = {
         "embedding": UnitLength(name="unit_length")(network.output["embedding"]),
         "quality": network.output["quality"],
     }
-    return keras.Model(network.input, outputs, name="identity")
+    return whole, keras.Model(network.input, outputs, name="identity")
 
 
-def calibration_crops(packs: Path, size: int, seed: int = 3) -> list[np.ndarray]:
-    """Training faces, bare and covered, as the device cuts them: 1 x size x size x 3 uint8 each."""
+def sampled_crops(packs: Path, size: int, count: int, *, seed: int) -> np.ndarray:
+    """Training faces, bare and covered, as the device cuts them: up to count x size x size x 3 uint8."""
     rng = np.random.default_rng(seed)
     names = sorted(p.parent.name for p in packs.glob("*/ready") if not p.parent.name.startswith("dev"))
     out = []
     for name in names:
         pack = faces.load(packs / name)
-        for row in np.sort(rng.choice(len(pack), min(len(pack), CALIBRATION // len(names)), replace=False)):
-            out.append(plain(pack.images[int(row)], size, margin=faces.MARGIN)[None])
-    return out
+        for row in np.sort(rng.choice(len(pack), min(len(pack), count // len(names)), replace=False)):
+            out.append(plain(pack.images[int(row)], size, margin=faces.MARGIN))
+    return np.array(out)
 
 
 def thresholds(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -118,8 +128,7 @@ def convert_identity(
         export.parity.ParityError: if a file is further from Keras than its limit.
     """
     wild = scores.load_wild(data, size, masks)
-    network = shipped_network(run, size)
-    whole = load_network(run, size)
+    whole, network = shipped_networks(run, packs, size)
 
     def of_keras(crops: np.ndarray) -> np.ndarray:
         views = (embed(whole, view.astype(np.float32)) for view in (crops, crops[:, :, ::-1]))
@@ -143,7 +152,7 @@ def convert_identity(
     done = convert.every_precision(
         "identity",
         network,
-        calibration_crops(packs, size),
+        list(sampled_crops(packs, size, CALIBRATION, seed=3)[:, None]),
         judge,
         metric=f"accuracy on the lfw pairs, {MAIN}",
         keras=keras_main,
