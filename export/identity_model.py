@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from export.models.identity import DIMENSIONS
 from export.train.averaging import unit
 from export.train.identity import embed, load_network, whiten, whitening
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 CALIBRATION = 600
 WHITENED = 8000
 """Training faces that tell how embeddings are spread."""
@@ -157,7 +158,7 @@ def convert_identity(
         metric=f"accuracy on the lfw pairs, {MAIN}",
         keras=keras_main,
         n=int(wild.same.size),
-        int16x8_from=0.002,
+        int16x8_from=math.inf,  # TFLite has no L2_NORMALIZATION of 16 bits
         threads=2,
     )
     convert.ship(done.contents, out, "identity")
