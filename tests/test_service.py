@@ -411,8 +411,14 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def installed_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if maskedge were installed in this Python, which the tests may run without."""
+    """As if maskedge were installed in this Python, which the tests may run without.
+
+    The checkout counts as hidden, as one in a home does: others may not be let into where it lies.
+    """
     monkeypatch.setattr(service, "_check_installed", lambda: None)
+    monkeypatch.setattr(
+        service, "HIDDEN", (*service.HIDDEN, Path(service.__file__).parents[1], Path(sys.prefix))
+    )
 
 
 @pytest.fixture
