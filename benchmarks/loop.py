@@ -309,8 +309,9 @@ class Turns:
         on: whether this block's faces are completed.
         finished_ms: as of `edge.unmasking.LiveUnmasker`.
         invoke_ms: all of them.
-        with_ms, without_ms: times of the frames of each pair of blocks that counts, all but the wait for the
-            frame, milliseconds: those in whose first block no face was completed do not.
+        with_ms, without_ms: times of the frames of each pair of blocks, all but the wait for the frame,
+            milliseconds. A pair is a block without and the next one, with it; it counts if that one
+            completed a face.
     """
 
     def __init__(self, completer: Completer) -> None:
