@@ -203,7 +203,8 @@ face the embedding of the bare one.
 - **Input**: 1 x {size} x {size} x 3 uint8 RGB, cut by `edge.geometry.align` with the template of the
   manifest. Normalisation is inside.
 - **Output**: `embedding` (1 x {dimensions}, float32, length 1) and `quality` (1 x 1, float32), a logit: its
-  sigmoid is the cosine to be expected with the same face seen bare and clear.
+  sigmoid is the cosine to be expected with the same face seen bare and clear, before the embeddings are
+  whitened, which happens in the last layer. Compare it with a threshold, not with a cosine.
 - **Use**: run it on the face and on its mirror image and add the embeddings, as `edge.tasks.identity` does:
   all figures below are of that.
 - **Default**: {default}, {default_reason}.
