@@ -22,8 +22,7 @@ from export import convert
 from export import evaluate_attributes as scores
 from export.attributes_model import MAIN, calibration_crops
 from export.models.attributes import AttributesConfig
-from export.train.attributes import load_network, train
-from export.train.stages import TrainConfig
+from export.train.attributes import AttributesStage, load_network, train
 
 ROUNDS, RUNS = 40, 25
 
@@ -44,21 +43,13 @@ class Candidate:
 CANDIDATES = (Candidate(80, 0.5), Candidate(96, 1.0), Candidate(112, 1.0))
 
 
-def schedule(size: int, steps: int) -> tuple[TrainConfig, ...]:
+def schedule(size: int, steps: int) -> tuple[AttributesStage, ...]:
     """The short training: `steps` batches of 128 at 64 px, three quarters as many of 64 at full size."""
     return (
-        TrainConfig(size=64, steps=steps, epochs=1, rate=3e-3, warmup=100, ema=0.99),
-        TrainConfig(
-            size=size,
-            placed=True,
-            batch=64,
-            steps=steps * 3 // 4,
-            epochs=1,
-            rate=1e-3,
-            warmup=50,
-            ema=0.99,
-            seed=2,
+        AttributesStage(
+            size=64, placed=False, batch=128, steps=steps, epochs=1, rate=3e-3, warmup=100, ema=0.99
         ),
+        AttributesStage(size=size, steps=steps * 3 // 4, epochs=1, warmup=50, ema=0.99, seed=2),
     )
 
 

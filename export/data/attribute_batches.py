@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from edge.types import GENDERS
-from export.data.attribute_faces import MARGIN, SIDE, Faces, load_training
+from export.data.attribute_faces import MARGIN, SIDE, Faces, load_training, template
 from export.data.batches import Batches
 from export.data.crop_sets import AGES, RACES
 from export.data.face_batches import change_colours
@@ -22,6 +22,27 @@ FACE, FACE_KNOWN = 6, 7
 EMBEDDING = slice(8, 136)
 AGE = slice(136, 145)
 COLUMNS = 145
+
+CLEAR = 0.75
+"""From this share on a blended face is told by its larger part."""
+
+
+@dataclass(slots=True, frozen=True)
+class Hardness:
+    """What is done to faces while a stage of training lasts.
+
+    Attributes:
+        worn: share of bare faces that get the lower half, mask and all, of a face in a real mask, and its
+            mask state with it: real masks on people whose gender is known.
+        mixed: share of faces that are blended with another one of the batch, labels and all (mixup, Zhang et
+            al. 2018).
+    """
+
+    worn: float = 0.0
+    mixed: float = 0.0
+
+
+PLAIN = Hardness()
 
 
 @dataclass(slots=True)
@@ -101,15 +122,23 @@ class AttributeBatches(Batches):
 
     Args:
         folder: of the packs, see `attribute_faces.prepare`.
+        hardness: what is done to them.
         drawing: see `Batches`.
     """
 
-    def __init__(self, folder: Path, **drawing: int) -> None:
+    def __init__(self, folder: Path, hardness: Hardness = PLAIN, **drawing: int) -> None:
         super().__init__(**drawing)
+        self.hardness = hardness
         packs = load_training(folder)
         self.packs = list(packs.values())
         self.groups = _groups(packs)
         self.shares = np.array([group.share for group in self.groups])
+        self.bare, self.scenes = (list(packs).index(name) for name in ("bare", "scenes"))
+        scenes = packs["scenes"]
+        told = (scenes.mask[:, 0] == 0) & (scenes.mask.max(axis=1) == 1) & (scenes.face == 1)
+        # As often worn wrongly as right, as in the batches.
+        wrong, right = (np.flatnonzero(told & (scenes.mask[:, 3] == value)) for value in (0, 1))
+        self.masked = [rows for rows in (wrong, right) if len(rows)]
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng = self.rng(index)
@@ -118,9 +147,68 @@ class AttributeBatches(Batches):
         for i, g in enumerate(rng.choice(len(self.groups), self.batch, p=self.shares)):
             group = self.groups[g]
             pack, row = self.packs[group.pack], int(rng.choice(group.rows))
-            images[i] = augment(pack.images[row], self.size, rng)
-            targets[i] = target(pack, row)
-        return images.astype(np.float32), targets
+            image, wanted = pack.images[row], target(pack, row)
+            if group.pack == self.bare and self.masked and rng.random() < self.hardness.worn:
+                other = self.packs[self.scenes]
+                at = int(rng.choice(self.masked[rng.integers(len(self.masked))]))
+                share = lower_half(template(MARGIN), SIDE, rng)
+                image = (image * (1 - share) + other.images[at] * share).astype(np.uint8)
+                wanted[MASK] = other.mask[at]
+                if not other.mask[at, 3]:  # a bare nose or mouth is somebody else's
+                    wanted[GENDER] = wanted[EMBEDDING] = wanted[AGE] = 0
+            images[i], targets[i] = augment(image, self.size, rng), wanted
+        return mix(images.astype(np.float32), targets, rng, self.hardness.mixed)
+
+
+def mix(
+    images: np.ndarray, targets: np.ndarray, rng: np.random.Generator, mixed: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Blends a share of the faces with others of the batch, half to nearly all of each its own.
+
+    Gender and age become shares, where both know them, and the embedding lies between both; mask states and
+    whether it is a face are told by the larger part alone, and not at all where that is not large.
+    """
+    chosen = np.flatnonzero(rng.random(len(images)) < mixed)
+    others = (chosen + rng.integers(1, max(len(images), 2), len(chosen))) % len(images)
+    share = rng.uniform(0.5, 1, len(chosen)).astype(np.float32)[:, None]
+    new = images[chosen] * share[..., None, None] + images[others] * (1 - share[..., None, None])
+    one, two = targets[chosen], targets[others]
+    out = one.copy()
+    for part in (GENDER, AGE):
+        both = (one[:, part].max(axis=1) > 0) & (two[:, part].max(axis=1) > 0)
+        out[:, part] = np.where(both[:, None], one[:, part] * share + two[:, part] * (1 - share), 0)
+    taught = (np.abs(one[:, EMBEDDING]).max(axis=1) > 0) & (np.abs(two[:, EMBEDDING]).max(axis=1) > 0)
+    between = unit_rows(one[:, EMBEDDING]) * share + unit_rows(two[:, EMBEDDING]) * (1 - share)
+    out[:, EMBEDDING] = np.where(taught[:, None], between, 0)
+    unclear = share[:, 0] < CLEAR
+    out[unclear, MASK], out[unclear, FACE_KNOWN] = 1, 0
+    images[chosen], targets[chosen] = new, out
+    return images, targets
+
+
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; those of zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def lower_half(points: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Where a mask may be on a packed crop, with another edge every time.
+
+    Args:
+        points: 5 x 2 landmarks of the crop, in its sides.
+        side: of the crop, pixels.
+        rng: source of all chance.
+
+    Returns:
+        side x side x 1 float32, 0..1.
+    """
+    eyes, nose, mouth = points[:2].mean(axis=0), points[2], points[3:].mean(axis=0)
+    bridge = eyes[1] + (nose[1] - eyes[1]) * rng.uniform(0.3, 0.9)
+    ears = rng.uniform(eyes[1], mouth[1], 2)
+    edge = np.array([[0, ears[0]], [nose[0] + rng.normal(0, 0.03), bridge], [1, ears[1]], [1, 1], [0, 1]])
+    out = np.zeros((side, side), np.float32)
+    cv2.fillPoly(out, [np.round(edge * side).astype(np.int32)], 1.0)
+    return cv2.blur(out, (3, 3))[..., None]
 
 
 def target(pack: Faces, row: int) -> np.ndarray:

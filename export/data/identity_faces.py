@@ -20,7 +20,7 @@ from edge.geometry import align
 from edge.masks import Worn, paint_mask
 from edge.tasks.identity import TEMPLATE
 from export.data import packs
-from export.data.attribute_batches import augment, plain
+from export.data.attribute_batches import augment, lower_half, plain
 from export.data.batches import Batches
 from export.data.crop_sets import Entry, entries, found_landmarks
 from export.data.occluders import paint_occluder
@@ -190,17 +190,6 @@ GENTLE = Hardness()
 HARD = Hardness(moved=0.7, spoilt=0.8, swapped=0.5, mixed=0.3)
 
 
-def lower_half(rng: np.random.Generator) -> np.ndarray:
-    """Where a mask may be on a packed crop, with another edge every time, SIDE x SIDE x 1 float32 0..1."""
-    eyes, nose, mouth = template()[:2].mean(axis=0), template()[2], template()[3:].mean(axis=0)
-    bridge = eyes[1] + (nose[1] - eyes[1]) * rng.uniform(0.3, 0.9)
-    ears = rng.uniform(eyes[1], mouth[1], 2)
-    edge = np.array([[0, ears[0]], [nose[0] + rng.normal(0, 0.03), bridge], [1, ears[1]], [1, 1], [0, 1]])
-    out = np.zeros((SIDE, SIDE), np.float32)
-    cv2.fillPoly(out, [np.round(edge * SIDE).astype(np.int32)], 1.0)
-    return cv2.blur(out, (3, 3))[..., None]
-
-
 class IdentityBatches(Batches):
     """Augmented faces, and what the network should say of them.
 
@@ -231,7 +220,7 @@ class IdentityBatches(Batches):
             row = int(rng.choice(self.rows[name]))
             image = pack.images[row]
             if name.startswith("painted") and rng.random() < how.swapped:
-                share = lower_half(rng)
+                share = lower_half(template(), SIDE, rng)
                 other = pack.images[rng.integers(len(pack))]
                 image = (self.packs["bare"].images[pack.row[row]] * (1 - share) + other * share).astype(
                     np.uint8

@@ -56,6 +56,6 @@ def build(
     heads = OUTPUTS | (TEACHING if teaching else {})
     return keras.Model(
         image,
-        {name: layers.Dense(n, name=name)(dropped) for name, n in heads.items()},
+        {name: layers.Dense(n, dtype="float32", name=name)(dropped) for name, n in heads.items()},
         name="attributes",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,36 @@ from export.train.stages import TrainConfig, read_run, train_stages
 log = logging.getLogger(__name__)
 
 
-STAGES: tuple[TrainConfig, ...] = (
+@dataclass(slots=True, frozen=True)
+class AttributesStage(TrainConfig):
+    """A stage, what is done to its faces, and how much is taught besides.
+
+    Attributes:
+        hardness: what is done to faces.
+        taught: multiplies the weights of the losses that only teach the backbone, the embedding and the age.
+    """
+
+    size: int = 96
+    placed: bool = True
+    batch: int = 64
+    steps: int = 800
+    rate: float = 1e-3
+    warmup: int = 200
+    ema: float = 0.999
+    bfloat16: bool = True
+    hardness: batches.Hardness = batches.PLAIN
+    taught: float = 1.0
+
+
+STAGES: tuple[AttributesStage, ...] = (
     # Small pictures first: more than twice as many faces in the same time.
-    TrainConfig(size=64, epochs=20, rate=3e-3),
-    TrainConfig(
-        size=96, placed=True, batch=64, steps=800, epochs=15, rate=1.2e-3, warmup=200, ema=0.999, seed=2
-    ),
-    TrainConfig(
-        size=96, placed=True, batch=64, steps=800, epochs=24, rate=1.2e-3, warmup=200, ema=0.999, seed=4
-    ),
+    AttributesStage(size=64, placed=False, batch=128, steps=400, epochs=20, rate=3e-3, warmup=300, ema=0.998),
+    AttributesStage(epochs=15, rate=1.2e-3, seed=2),
+    AttributesStage(epochs=24, rate=1.2e-3, seed=4, kept=1 / 2),
+    # From here on the result is the mean over the stages since the second.
+    AttributesStage(epochs=7, seed=5, kept=1 / 2, hardness=batches.Hardness(worn=0.2, mixed=0.25)),
+    AttributesStage(epochs=8, seed=6, kept=2 / 3, hardness=batches.Hardness(worn=0.2, mixed=0.1), taught=0.2),
+    AttributesStage(epochs=6, seed=8, kept=3 / 4, hardness=batches.Hardness(worn=0.3, mixed=0.4)),
 )
 
 SMOOTHING = 0.03
@@ -44,8 +66,9 @@ class AttributesTrainer(Trainer):
     embedding of the bare face (cosine) and the age group, which ask the backbone to look at the whole face.
     """
 
-    def __init__(self, network: keras.Model) -> None:
+    def __init__(self, network: keras.Model, taught: float = 1.0) -> None:
         super().__init__(network, WEIGHTS)
+        self.weights_of = WEIGHTS | {name: WEIGHTS[name] * taught for name in net.TEACHING}
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         p: dict[str, Any] = y_pred
@@ -63,7 +86,7 @@ class AttributesTrainer(Trainer):
         for name, (loss, weight) in rows.items():
             mean = weighted_mean(loss, weight)
             self.parts[name].update_state(mean)
-            total = total + WEIGHTS[name] * mean
+            total = total + self.weights_of[name] * mean
         return total
 
 
@@ -136,7 +159,7 @@ def load_network(
 def train(
     packs: Path,
     run: Path,
-    stages: Sequence[TrainConfig] = STAGES,
+    stages: Sequence[AttributesStage] = STAGES,
     network: net.AttributesConfig | None = None,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
@@ -170,23 +193,27 @@ def train(
         stages,
         shape,
         build=lambda size: net.build(size, shape, teaching=True),
-        trainer=lambda model, _: AttributesTrainer(model),
+        trainer=lambda model, stage: AttributesTrainer(model, stage.taught),
         batches=lambda config, epoch: batches.AttributeBatches(
-            packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
+            packs,
+            config.hardness,
+            size=config.size,
+            batch=config.batch,
+            steps=config.steps,
+            seed=config.seed,
+            epoch=epoch,
         ),
         score=score,
-        # Stage 3 gains on the groups that it sees more often; the mean keeps what stage 2 knew of others.
-        mean_of=min(2, len(stages)) if all(stage.placed for stage in stages[-2:]) else 1,
     )
 
 
-PLAIN: tuple[TrainConfig, ...] = (
-    TrainConfig(size=64, steps=400, epochs=1, warmup=100, ema=0.99),
-    TrainConfig(size=96, placed=True, batch=64, steps=400, epochs=1, rate=1e-3, warmup=50, ema=0.995, seed=2),
+PLAIN: tuple[AttributesStage, ...] = (
+    AttributesStage(size=64, placed=False, batch=128, steps=400, epochs=1, rate=2e-3, warmup=100, ema=0.99),
+    AttributesStage(steps=400, epochs=1, warmup=50, ema=0.995, seed=2),
 )
 
 
-def train_plain(packs: Path, run: Path, stages: Sequence[TrainConfig] = PLAIN) -> Path:
+def train_plain(packs: Path, run: Path, stages: Sequence[AttributesStage] = PLAIN) -> Path:
     """Trains the yardstick: the same network on real pictures alone, told only mask or none.
 
     Returns:

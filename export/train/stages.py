@@ -38,6 +38,8 @@ class TrainConfig:
         seed: of data order, augmentation and first weights.
         bfloat16: multiply in bfloat16 where the processor can (AVX512-BF16, AMX), 1.4 times as fast;
             weights, sums and losses stay float32.
+        kept: share of the weights it begins with in those it ends with, for what the stages before knew of
+            faces that this one sees less of (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
         patience: the stage ends after so many epochs without a better score on held-out faces, and its best
             averaged weights count instead of the last ones; 0 for neither.
     """
@@ -54,6 +56,7 @@ class TrainConfig:
     ema: float = 0.998
     seed: int = 1
     bfloat16: bool = False
+    kept: float = 0.0
     patience: int = 0
 
 
@@ -131,7 +134,6 @@ def train_stages(
     trainer: Callable[[keras.Model, Any], keras.Model],
     batches: Callable[[Any, int], keras.utils.PyDataset],
     score: Score,
-    mean_of: int = 1,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
 
@@ -143,8 +145,6 @@ def train_stages(
         trainer: wraps a network, which it keeps as `network`, with its losses; for a stage.
         batches: of a stage, from an epoch on.
         score: see `Score`.
-        mean_of: the final weights are the mean of those after so many last stages (Wortsman et al. 2022,
-            "Model soups"); they must be of one size.
 
     Returns:
         The file of averaged weights, for `read_run`.
@@ -153,7 +153,6 @@ def train_stages(
         ValueError: no stage is given.
     """
     before: Path | None = None
-    finished: list[Path] = []
     for number, config in enumerate(stages, 1):
         log.info("stage %d of %d: %s", number, len(stages), config)
         folder = run / f"stage{number}"
@@ -191,19 +190,18 @@ def train_stages(
                 callbacks=[glance, averaged, checkpoints(folder)],
                 verbose=1 if sys.stdout.isatty() else 2,
             )
-        before = folder / ("best.npz" if config.patience and glance.best.exists() else "averaged.npz")
-        finished.append(before)
+        after = folder / ("best.npz" if config.patience and glance.best.exists() else "averaged.npz")
+        if config.kept and before is not None:
+            carry_over(read_averaged(before)[0], glance.network)
+            values, averaged.count = read_averaged(after)
+            pairs = zip(glance.network.get_weights(), values, strict=True)
+            averaged.values = [config.kept * old + (1 - config.kept) * new for old, new in pairs]
+            after = folder / "blended.npz"
+            averaged.save(after)
+        before = after
     if before is None:
         raise ValueError("no stage to train")
-    if mean_of == 1:
-        shutil.copyfile(before, run / "averaged.npz")
-    else:
-        files = [np.load(path) for path in finished[-mean_of:]]
-        mean: dict[str, Any] = {
-            key: np.mean([one[key] for one in files], axis=0, dtype=np.float64).astype(files[-1][key].dtype)
-            for key in files[-1].files
-        }
-        np.savez(run / "averaged.npz", **mean)
+    shutil.copyfile(before, run / "averaged.npz")
     facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
     (run / "network.json").write_text(json.dumps(facts))
     return run / "averaged.npz"

@@ -21,6 +21,7 @@ from export.data import crop_sets
 from export.models import attributes as net
 from export.models.blocks import carry_over
 from export.train import attributes as training
+from export.train.averaging import read_averaged
 
 TINY = net.AttributesConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=8)
 SIZE = 48
@@ -121,14 +122,91 @@ def test_batches_are_reproducible_and_mixed(packs: Path):
     assert (y[y[:, batches.FACE] == 0][:, batches.MASK] == 1).all()  # what is no face wears nothing
 
 
+def test_the_lower_half_has_the_mask_and_not_the_eyes():
+    points = faces.template(faces.MARGIN)
+    halves = [batches.lower_half(points, faces.SIDE, np.random.default_rng(seed)) for seed in range(50)]
+    eyes, mouth = (np.round(points[[0, 4]] * faces.SIDE).astype(int)).tolist()
+    assert max(half[eyes[1], eyes[0], 0] for half in halves) < 0.5
+    assert min(half[mouth[1], mouth[0], 0] for half in halves) == 1
+
+
+def test_bare_faces_get_real_masks_and_their_states(packs: Path):
+    def make(hardness: batches.Hardness) -> batches.AttributeBatches:
+        made = batches.AttributeBatches(packs, hardness, size=SIZE, batch=64, steps=1, seed=3)
+        made.groups = [g for g in made.groups if g.pack == made.bare][:1]  # gender known
+        made.shares = np.ones(1)
+        return made
+
+    _, bare = make(batches.PLAIN)[0]
+    assert (bare[:, batches.MASK] == [1, 0, 0, 0]).all()
+    assert (bare[:, batches.GENDER].sum(axis=1) == 1).all()
+    pixels, worn = make(batches.Hardness(worn=1.0))[0]
+    assert pixels.shape == (64, SIZE, SIZE, 3)
+    assert (worn[:, batches.MASK][:, 0] == 0).all()
+    right = worn[:, batches.MASK][:, 3] == 1
+    assert 10 < right.sum() < 54
+    assert (worn[right][:, batches.GENDER].sum(axis=1) == 1).all()
+    # With somebody else's nose in the picture nobody knows.
+    assert (worn[~right][:, batches.GENDER] == 0).all()
+    assert (worn[~right][:, batches.EMBEDDING] == 0).all()
+
+
+def test_blended_faces_are_told_by_their_shares():
+    pixels = np.stack([np.full((4, 4, 3), value, np.float32) for value in (0, 100)])
+    targets = np.zeros((2, batches.COLUMNS), np.float32)
+    targets[:, batches.GENDER] = np.eye(2)
+    targets[:, batches.MASK] = np.eye(4)[:2]
+    targets[:, [batches.FACE, batches.FACE_KNOWN]] = 1
+    targets[:, batches.EMBEDDING][:, :2] = np.eye(2) * 3
+    x, y = batches.mix(pixels.copy(), targets.copy(), np.random.default_rng(0), 0.0)
+    assert (x == pixels).all()
+    assert (y == targets).all()
+    clear = []
+    for seed in range(20):
+        x, y = batches.mix(pixels.copy(), targets.copy(), np.random.default_rng(seed), 1.0)
+        male = x[:, 0, 0, 0] / 100
+        assert np.allclose(y[:, batches.GENDER], np.stack([1 - male, male], axis=1), atol=1e-5)
+        assert np.allclose(y[:, batches.EMBEDDING][:, :2], y[:, batches.GENDER], atol=1e-5)
+        own = np.array([1 - male[0], male[1]])
+        told = own >= batches.CLEAR
+        assert (y[told, batches.MASK] == targets[told, batches.MASK]).all()
+        assert (y[~told, batches.MASK] == 1).all()  # any state: nothing is learnt
+        assert (y[:, batches.FACE_KNOWN] == told).all()
+        clear += told.tolist()
+    assert 0 < np.mean(clear) < 1
+    # Who does not know the gender cannot share it.
+    targets[1, batches.GENDER] = 0
+    _, y = batches.mix(pixels.copy(), targets, np.random.default_rng(0), 1.0)
+    assert (y[:, batches.GENDER] == 0).all()
+
+
 def test_a_step_traces_as_a_graph(packs: Path, traced_step):
+    hard = batches.Hardness(worn=0.5, mixed=0.5)
+    pixels, targets = batches.AttributeBatches(packs, hard, size=SIZE, batch=8, steps=1, seed=3)[0]
+    traced_step(training.AttributesTrainer(net.build(SIZE, TINY, teaching=True), 0.2), pixels, targets)
+
+
+def test_what_is_taught_besides_counts_as_much_as_asked(packs: Path):
     pixels, targets = batches.AttributeBatches(packs, size=SIZE, batch=8, steps=1, seed=3)[0]
-    traced_step(training.AttributesTrainer(net.build(SIZE, TINY, teaching=True)), pixels, targets)
+    network = net.build(SIZE, TINY, teaching=True)
+    answer = network(pixels)
+
+    def loss(taught: float) -> tuple[float, dict[str, float]]:
+        trainer = training.AttributesTrainer(network, taught)
+        total = float(trainer.compute_loss(pixels, targets, answer))
+        return total, {name: float(part.result()) for name, part in trainer.parts.items()}
+
+    (whole, parts), (less, _) = loss(1.0), loss(0.2)
+    besides = sum(training.WEIGHTS[name] * parts[name] for name in net.TEACHING)
+    assert besides > 0
+    assert whole - less == pytest.approx(0.8 * besides, rel=1e-4)
 
 
 def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tmp_path: Path, caplog):
-    def stage(epochs: int, size: int = 32) -> training.TrainConfig:
-        return training.TrainConfig(size=size, placed=size == SIZE, batch=8, steps=4, epochs=epochs, warmup=2)
+    def stage(epochs: int, size: int = 32) -> training.AttributesStage:
+        return training.AttributesStage(
+            size=size, placed=size == SIZE, batch=8, steps=4, epochs=epochs, warmup=2
+        )
 
     caplog.set_level("INFO")
     training.train(packs, tmp_path, [stage(1)], TINY)
@@ -150,6 +228,15 @@ def test_training_goes_on_where_it_stopped_and_scores_as_it_goes(packs: Path, tm
     training.train_plain(packs, tmp_path / "plain", [stage(1)])
     mask = faces.load(tmp_path / "plain" / "packs" / "scenes").mask
     assert not mask[:, 1:3].any()  # it is told of two classes only
+
+
+def test_a_stage_keeps_as_much_of_what_it_began_with_as_asked(packs: Path, tmp_path: Path):
+    first = training.AttributesStage(size=32, placed=False, batch=8, steps=4, epochs=1, warmup=2)
+    result = training.train(packs, tmp_path, [first, replace(first, seed=2, kept=0.25)], TINY)
+    began, ended = (read_averaged(tmp_path / f"stage{n}" / "averaged.npz")[0] for n in (1, 2))
+    assert any((old != new).any() for old, new in zip(began, ended, strict=True))
+    for old, new, got in zip(began, ended, read_averaged(result)[0], strict=True):
+        assert np.allclose(got, 0.25 * old + 0.75 * new, atol=1e-6)
 
 
 def test_pooling_by_place_begins_as_the_mean():
@@ -245,7 +332,12 @@ def test_from_training_to_shipped_files_and_report(data: Path, packs: Path, tmp_
     # Random weights quantise badly; what is tested here is the road.
     monkeypatch.setattr(attributes_model.parity, "check", lambda *_: None)
     run = tmp_path / "run"
-    training.train(packs, run, [training.TrainConfig(size=SIZE, batch=8, steps=4, epochs=1, warmup=1)], TINY)
+    training.train(
+        packs,
+        run,
+        [training.AttributesStage(size=SIZE, placed=False, batch=8, steps=4, epochs=1, warmup=1)],
+        TINY,
+    )
     out, report = tmp_path / "models", tmp_path / "report.md"
     out.mkdir()
     face = load_manifest().models["face"]
@@ -275,7 +367,9 @@ def test_sizes_are_trained_scored_and_timed_alike(data: Path, packs: Path, tmp_p
     monkeypatch.setattr(
         attributes_sizes,
         "schedule",
-        lambda size, steps: (training.TrainConfig(size=size, batch=8, steps=steps, epochs=1, warmup=1),),
+        lambda size, steps: (
+            training.AttributesStage(size=size, placed=False, batch=8, steps=steps, epochs=1, warmup=1),
+        ),
     )
     pair = (attributes_sizes.Candidate(32, 0.25), attributes_sizes.Candidate(48, 0.25))
     report = tmp_path / "sizes.json"
