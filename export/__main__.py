@@ -33,7 +33,7 @@ the road of a model, each step one command:
 
 the same with `attributes` (mask state and gender), which needs the face model first:
   python -m export prepare attributes --data DATA --teachers DIR   pack aligned faces (15 minutes, 10 GB)
-  python -m export train attributes                                about 70 minutes on 2 cores
+  python -m export train attributes                                about 4 hours on 2 cores
   python -m export train attributes --plain                        the two-class yardstick (4 minutes)
   python -m export convert attributes --data DATA --teachers DIR --masks DIR
   python -m export evaluate attributes --data DATA --teachers DIR --masks DIR
