@@ -49,7 +49,7 @@ def test_epochs_for_every_stage_or_none(capsys, tmp_path):
     (tmp_path / "packs" / "bare").mkdir(parents=True)
     (tmp_path / "packs" / "bare" / "ready").touch()
     assert main(["train", "attributes", "--run", str(tmp_path), "--epochs", "1", "2"]) == 2
-    assert "--epochs takes 3 numbers for this model" in capsys.readouterr().err
+    assert "--epochs takes 6 numbers for this model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["face", "attributes", "identity"])
