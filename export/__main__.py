@@ -53,6 +53,10 @@ attributes model, whose features judge the pictures:
   python -m export convert unmask --data DATA --masks DIR --features RUN
   python -m export evaluate unmask --data DATA --masks DIR --features RUN
 
+to train on what ships, without the checkpoints behind it, say with faces of your own among the packed ones:
+  python -m export restore identity                  runs/identity/restored, out of converted_models
+  python -m export train identity --from runs/identity/restored --epochs 4
+
 DATA holds scenes/SET/images/*.jpg, scenes/SET/annotations/*.xml (PASCAL VOC) and faces/SET/landmarks.csv;
 see docs/training.md for the sets and for how to bring your own.
 """
@@ -68,10 +72,12 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str, model: bool = True) -> argparse.ArgumentParser:
+    def command(
+        name: str, text: str, model: bool = True, choices: tuple[str, ...] = tuple(SIZES)
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         if model:
-            sub.add_argument("model", choices=list(SIZES), help="which model")
+            sub.add_argument("model", choices=choices, help="which model")
         sub.add_argument(
             "--data",
             type=Path,
@@ -126,12 +132,30 @@ def parser() -> argparse.ArgumentParser:
         help="epochs of each stage (default: those of the recipe, see docs/training.md)",
     )
     sub.add_argument(
+        "--from",
+        dest="begin",
+        type=Path,
+        metavar="RUN",
+        help="begin with the weights of another run folder, such as `restore` makes, and train only the last "
+        "stages of the recipe: as many as --epochs has numbers, or one",
+    )
+    sub.add_argument(
         "--student",
         action="store_true",
         help="unmask: the network that ours is compared with",
     )
     sub.add_argument(
         "--plain", action="store_true", help="attributes: the two-class model that ours is compared with"
+    )
+    sub = command(
+        "restore",
+        "make a run folder out of a shipped float32 file, to train on from there with `train --from`",
+        choices=("attributes", "identity", "unmask"),
+    )
+    models(sub)
+    run_folder(sub)
+    sub.add_argument(
+        "--out", type=Path, metavar="RUN", help="folder to write (default: RUN/restored, of --run)"
     )
     sub = command("convert", "write every precision, check parity with Keras, write manifest and card")
     run_folder(sub)
@@ -187,7 +211,7 @@ def parse_size(text: str, model: str = "face") -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the command line says; returns the exit code."""
-    packed = args.model != "face" and args.command == "train"
+    packed = args.command == "restore" or (args.model != "face" and args.command == "train")
     if not packed and not (args.data / "scenes").is_dir():
         raise FileNotFoundError(f"no data at {args.data}: give --data, a folder with scenes/ and faces/")
     args.run = getattr(args, "run", None) or Path("runs") / args.model
@@ -196,13 +220,20 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if args.command in ("convert", "evaluate"):
         args.report = getattr(args, "report", None) or REPORTS[args.model]
+    if args.command == "restore":
+        _restore(args)
+        return 0
     {"face": _face, "attributes": _attributes, "identity": _identity, "unmask": _unmask}[args.model](args)
     return 0
 
 
-def _stages(stages: tuple, epochs: list[int] | None) -> tuple:
+def _stages(stages: tuple, epochs: list[int] | None, begin: Path | None = None) -> tuple:
     from dataclasses import replace
 
+    if begin is not None:
+        if not (begin / "averaged.npz").exists():
+            raise FileNotFoundError(f"no trained weights in {begin}: see `python -m export restore --help`")
+        stages = stages[-len(epochs or [1]) :]
     if epochs and len(epochs) != len(stages):
         raise UsageError(
             f"--epochs takes {len(stages)} numbers for this model", remedy="give one number a stage"
@@ -220,7 +251,16 @@ def say_files(entry: dict[str, Any], figure: str) -> None:
         )
 
 
+def _restore(args: argparse.Namespace) -> None:
+    from export.restore import restore
+
+    path = restore(args.model, args.models, args.run / "packs", args.out or args.run / "restored")
+    print(f"weights to go on from: {path}")
+
+
 def _face(args: argparse.Namespace) -> None:
+    if getattr(args, "begin", None):
+        raise UsageError("--from is not for the face model", remedy="it trains from scratch in two hours")
     if args.command == "prepare":
         from export.data.scenes import YUNET, prepare
 
@@ -271,7 +311,8 @@ def _attributes(args: argparse.Namespace) -> None:
         if args.plain:
             print(f"trained weights of the yardstick: {train_plain(packs, plain)}")
         else:
-            print(f"trained weights: {train(packs, args.run, _stages(STAGES, args.epochs))}")
+            stages = _stages(STAGES, args.epochs, args.begin)
+            print(f"trained weights: {train(packs, args.run, stages, begin=args.begin)}")
     elif args.command == "convert":
         from export.attributes_model import convert_attributes
 
@@ -324,7 +365,8 @@ def _identity(args: argparse.Namespace) -> None:
     elif args.command == "train":
         from export.train.identity import STAGES, train
 
-        print(f"trained weights: {train(packs, args.run, _stages(STAGES, args.epochs))}")
+        stages = _stages(STAGES, args.epochs, args.begin)
+        print(f"trained weights: {train(packs, args.run, stages, begin=args.begin)}")
     elif args.command == "convert":
         from export.identity_model import convert_identity
 
@@ -348,15 +390,18 @@ def _unmask(args: argparse.Namespace) -> None:
 
         print(f"packed faces: {prepare(args.data, packs, masks=args.masks)}")
         return
-    from export.train.unmask import STAGES, own_features, train, vgg_features
+    from export.train.unmask import COMPARED, STAGES, own_features, train, vgg_features
 
     features = own_features(args.features) if args.features else vgg_features() if args.vgg else None
     if args.command == "train":
         from export.models.unmask import StudentConfig
 
-        stages, run = _stages(STAGES, args.epochs), args.run / "student" if args.student else args.run
-        network = StudentConfig() if args.student else None
-        print(f"trained weights: {train(packs, run, stages, network, features=features)}")
+        run, stages, network = args.run, STAGES, None
+        if args.student:
+            run, stages, network = run / "student", COMPARED, StudentConfig()
+        stages = _stages(stages, args.epochs, args.begin)
+        path = train(packs, run, stages, network, features=features, begin=args.begin)
+        print(f"trained weights: {path}")
     elif args.command == "convert":
         from export.unmask_model import convert_unmask
 

@@ -41,8 +41,11 @@ SETS = {"celeba": 3, "utkface": 1, "fairface": 1}
 """Sets of bare faces, and how many masks are painted on each face: celeba is the sharpest."""
 EVERY = {"fairface": 3}
 """Of these sets one face in so many is taken."""
-PHOTOGRAPHED = 0.3
+PHOTOGRAPHED = 0.4
 """Share of the training faces whose mask is a photographed one, where such are given."""
+PRINTS, PRINT = 240, 96
+"""Parts of pictures of rooms that are printed on such masks like a fabric, and their side, pixels: people
+wear patterns that nobody would think of."""
 WORN_SHARES = (0.86, 0.1, 0.04)  # of edge.masks.WORN
 
 # Channels of the packed pictures.
@@ -97,6 +100,21 @@ def photographed(masks: Path, held: bool) -> tuple[list[Template], list[np.ndarr
     return part(templates), part(textures)
 
 
+@functools.lru_cache(maxsize=1)
+def prints(data: Path) -> list[np.ndarray]:
+    """`PRINTS` parts of the rooms to learn from, `PRINT` pixels square, BGR; none without such pictures."""
+    rng = np.random.default_rng(7)
+    rooms = [scene for scene in read_scenes(data / "scenes", ("empty_rooms",)) if not scene.is_dev]
+    out = []
+    for scene in rooms[:PRINTS]:
+        image = read_image(scene.path)
+        for _ in range(-(-PRINTS // len(rooms))):
+            side = min(int(rng.integers(PRINT // 2, 2 * PRINT)), *image.shape[:2])
+            x, y = (int(rng.integers(room - side + 1)) for room in image.shape[1::-1])
+            out.append(cv2.resize(image[y : y + side, x : x + side], (PRINT, PRINT)))
+    return out[:PRINTS]
+
+
 def paint(
     image: np.ndarray,
     points: np.ndarray,
@@ -105,6 +123,7 @@ def paint(
     *,
     masks: Path | None = None,
     held: bool = False,
+    data: Path | None = None,
 ) -> Painted:
     """Puts a mask on a BGR picture.
 
@@ -115,9 +134,12 @@ def paint(
         rng: source of all chance.
         masks: folder with `templates/` and perhaps `textures/`; None to draw all masks.
         held: whether to score with it: photographed masks that training never sees, where there are any.
+        data: folder with the rooms whose parts are printed on photographed masks, see `prints`.
     """
     if masks is not None and (held or rng.random() < PHOTOGRAPHED):
         templates, textures = photographed(masks, held)
+        if data is not None and not held and rng.random() < 0.5:
+            textures = prints(data) or textures
         if templates:
             return held_out_painting(
                 image, points, worn=worn, rng=rng, templates=templates, textures=textures
@@ -162,12 +184,13 @@ def cut(image: np.ndarray, painted: Painted, points: np.ndarray, margin: float, 
 
 @dataclass(slots=True, frozen=True)
 class Task:
-    """A bare face to be packed with a mask."""
+    """A bare face to be packed with a mask; the rest as in `paint`."""
 
     entry: Entry
     seed: int
     masks: Path | None
     held: bool
+    data: Path | None = None
 
 
 def masked_face(task: Task, margin: float, side: int) -> Crops | None:
@@ -176,7 +199,7 @@ def masked_face(task: Task, margin: float, side: int) -> Crops | None:
     rng = np.random.default_rng((task.seed, zlib.crc32(str(task.entry.path.name).encode())))
     worn: Worn = "correct" if task.held else WORN[int(rng.choice(len(WORN), p=WORN_SHARES))]
     points = (task.entry.landmarks + found_landmarks(image, task.entry.landmarks)) / 2
-    painted = paint(image, points, worn, rng, masks=task.masks, held=task.held)
+    painted = paint(image, points, worn, rng, masks=task.masks, held=task.held, data=task.data)
     if not painted.region.any():
         return None
     try:
@@ -257,7 +280,7 @@ def prepare(
     collect([Task(e, 5, masks, True) for e in held], "held-out faces", "dev")
     for name, faces in training.items():
         for seed in range(1, (variants or SETS)[name] + 1):
-            tasks = [Task(e, seed, masks, False) for e in faces]
+            tasks = [Task(e, seed, masks, False, data) for e in faces]
             collect(tasks, f"{name} {seed}", f"{name}{seed}")
     scenes = [
         scene
@@ -342,9 +365,20 @@ def augment(images: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarr
     if rng.random() < 0.5:
         state = int(rng.integers(2**32))
         parts[:2] = [change_colours(part, np.random.default_rng(state)) for part in parts[:2]]
+    if rng.random() < 0.2:
+        # Old or dark pictures, which would else be completed in the colours of bright ones.
+        dim = float(np.exp(rng.uniform(np.log(0.25), 0)))
+        grey = rng.random() < 0.6
+        parts[:2] = [_faded(part, dim, grey=grey) for part in parts[:2]]
     if small < size:
         parts = [cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR) for part in parts]
     return np.dstack(parts)
+
+
+def _faded(image: np.ndarray, dim: float, *, grey: bool) -> np.ndarray:
+    if grey:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.convertScaleAbs(image, alpha=dim))
 
 
 @functools.cache

@@ -161,6 +161,8 @@ def train(
     run: Path,
     stages: Sequence[AttributesStage] = STAGES,
     network: net.AttributesConfig | None = None,
+    *,
+    begin: Path | None = None,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
 
@@ -169,6 +171,7 @@ def train(
         run: folder for checkpoints and logs, a folder a stage.
         stages: one after the other, each starting from the averaged weights of the one before.
         network: shape of the network.
+        begin: see `train_stages`.
 
     Returns:
         The file of averaged weights, for `load_network`.
@@ -204,6 +207,7 @@ def train(
             epoch=epoch,
         ),
         score=score,
+        begin=begin,
     )
 
 

@@ -134,6 +134,7 @@ def train_stages(
     trainer: Callable[[keras.Model, Any], keras.Model],
     batches: Callable[[Any, int], keras.utils.PyDataset],
     score: Score,
+    begin: Path | None = None,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
 
@@ -145,6 +146,7 @@ def train_stages(
         trainer: wraps a network, which it keeps as `network`, with its losses; for a stage.
         batches: of a stage, from an epoch on.
         score: see `Score`.
+        begin: run folder whose weights the first stage goes on from; None begins anew.
 
     Returns:
         The file of averaged weights, for `read_run`.
@@ -152,7 +154,7 @@ def train_stages(
     Raises:
         ValueError: no stage is given.
     """
-    before: Path | None = None
+    before = begin / "averaged.npz" if begin else None
     for number, config in enumerate(stages, 1):
         log.info("stage %d of %d: %s", number, len(stages), config)
         folder = run / f"stage{number}"
@@ -199,7 +201,7 @@ def train_stages(
             after = folder / "blended.npz"
             averaged.save(after)
         before = after
-    if before is None:
+    if before is None or not stages:
         raise ValueError("no stage to train")
     shutil.copyfile(before, run / "averaged.npz")
     facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}

@@ -55,7 +55,24 @@ STAGES: tuple[UnmaskStage, ...] = (
         adversarial=0.03,
         alone=150,
     ),
+    # What 1.0.0 was, and the comparison is, ends here. Then longer, with more patterns and darker pictures.
+    UnmaskStage(size=128, batch=16, steps=400, epochs=12, rate=8e-4, warmup=200, ema=0.999, seed=4),
+    UnmaskStage(
+        size=128,
+        batch=16,
+        steps=400,
+        epochs=6,
+        rate=3e-4,
+        warmup=100,
+        ema=0.999,
+        seed=5,
+        momentum=0.5,
+        adversarial=0.03,
+        alone=200,
+    ),
 )
+COMPARED = STAGES[:3]
+"""The student's network, which learns no more after this either, is compared with ours after the same."""
 
 WEIGHTS = {"map": 1.0, "dice": 0.5, "region": 4.0, "outside": 0.2, "ssim": 0.5, "features": 0.5}
 """Of the losses, next to the stage's `adversarial`."""
@@ -344,6 +361,7 @@ def train(
     network: net.Config | None = None,
     *,
     features: Features | None = None,
+    begin: Path | None = None,
 ) -> Path:
     """Trains from scratch, or goes on where the last checkpoint of the run folder stands.
 
@@ -353,6 +371,7 @@ def train(
         stages: one after the other, each starting from the averaged weights of the one before.
         network: shape of the network, ours or the student's.
         features: judge of likeness, see `own_features` and `vgg_features`; None to go without.
+        begin: see `train_stages`.
 
     Returns:
         The file of averaged weights, for `load_network`.
@@ -402,4 +421,5 @@ def train(
             packs, size=config.size, batch=config.batch, steps=config.steps, seed=config.seed, epoch=epoch
         ),
         score=score,
+        begin=begin,
     )
