@@ -826,7 +826,7 @@ def _unmask(args: argparse.Namespace) -> int:
         faces = estimator.label(image, detector.detect(image))
         picture, region = unmasker.picture(image, faces)
         texts = {"Software": f"maskedge {__version__}"}
-        count = sum(map(covered, faces))
+        count = sum(covered(face, likely=True) for face in faces)
         if region.any():
             texts["Description"] = NOTE
             told = f"{count} face{'' if count == 1 else 's'} completed"

@@ -298,6 +298,8 @@ On {n} faces of people who were never trained on, every mask worn correctly, pai
 {painted_with}. The model goes by its own map, `cv2.inpaint` is given the true region. More, with pictures of
 what it does and of where it fails, in [the report](../benchmarks/results/unmask_report.md).
 
+{pictures}
+
 ![Where it fails](../benchmarks/results/unmask_report_failures.png)
 
 Blurred, dark, turned, squeezed as if seen from the side, with a hand before the mask, with a mask on the chin
@@ -336,7 +338,7 @@ def unmask(entry: dict[str, Any], result: dict[str, Any]) -> str:
         entry: its manifest entry.
         result: of `export.evaluate_unmask.evaluate`.
     """
-    from export.evaluate_unmask import table
+    from export.evaluate_unmask import pictures_table, table
 
     files = entry["files"]
     rows = [
@@ -350,6 +352,7 @@ def unmask(entry: dict[str, Any], result: dict[str, Any]) -> str:
         table=table(result),
         n=result["n"],
         painted_with=result["painted_with"],
+        pictures=pictures_table(result["pictures"]),
         precisions="\n".join(rows),
     )
 

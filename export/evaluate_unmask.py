@@ -19,7 +19,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from edge import assembly
 from edge.camera import read_image
+from edge.config import load_config
 from edge.geometry import align
 from edge.masks import Painted, paint_mask
 from edge.tasks.attributes import TEMPLATE
@@ -39,6 +41,11 @@ from export.train.unmask import (
 
 REAL = 40
 """Faces in real masks on the sheet for one's own eyes."""
+RUNS = {
+    "student": "student project's network, float32",
+    "equal": "ours after as many steps on as many faces, float32",
+}
+"""Further networks, by their folders in the run folder of ours."""
 FEW = 300
 """Faces from which on a distribution of features says something."""
 
@@ -163,6 +170,58 @@ def figures(found: Found, held: np.ndarray, features: Features | None = None) ->
     }
 
 
+def whole_pictures(data: Path, models: Path, masks: Path | None = None) -> dict[str, float]:
+    """Figures of whole pictures as `maskedge unmask` writes them, without the word in the corner.
+
+    Every stage of the device has its say: the face has to be found, the mask told, and the completion put
+    back into the picture at its own size. Where one fails the picture stays masked, and that counts.
+
+    Args:
+        data: folder with `faces/celeba`, whose held-out pictures are masked and completed.
+        models: folder with the manifest.
+        masks: photographed masks, see `unmask_faces.paint`.
+
+    Returns:
+        Means over pictures: `region_psnr` and `whole_psnr` (dB), `ssim`, `iou` of what was completed with the
+        region, and `hidden`, the share of the picture that the mask hides; `left`, pictures in which
+        nothing was completed; `changed`, pixels of value 0 in the saved map that are not the input's; `n`.
+    """
+    own = load_config(overrides={"models": str(models), "tasks": ["mask,unmask"]})
+    # A folder may hold the unmask model alone.
+    whole = {"face", "attributes"} <= set(load_manifest(models).models)
+    config = own if whole else load_config(overrides={"tasks": ["mask,unmask"]})
+    detector, estimator = assembly.detector(config), assembly.estimator(config)
+    unmasker = assembly.unmasker(own, threads=1)
+    assert estimator is not None
+    rows = []
+    for task in tqdm(faces.held_out_tasks(data, masks), desc="whole pictures", unit="picture", leave=False):
+        image, painted, _ = faces.masked_picture(task)
+        if not painted.region.any():
+            continue
+        found = estimator.label(painted.image, detector.detect(painted.image))
+        picture, region = unmasker.picture(painted.image, found)
+        truth = np.rint(painted.region * 255).astype(np.uint8)[None]
+        rows.append(
+            {
+                "region_psnr": region_psnr(picture[None], image[None], truth)[0],
+                "whole_psnr": region_psnr(picture[None], image[None], np.full_like(truth, 255))[0],
+                "ssim": similarities(picture[None], image[None])[0],
+                "iou": map_iou(region[None], truth)[0],
+                "hidden": (truth > 127).mean(),
+                "left": not region.any(),
+                "changed": int((picture != painted.image).any(axis=-1)[region == 0].sum()),
+            }
+        )
+    counted = ("left", "changed")
+    figures = {
+        name: int(sum(row[name] for row in rows))
+        if name in counted
+        else round(float(np.mean([row[name] for row in rows])), 4)
+        for name in rows[0]
+    }
+    return figures | {"n": len(rows)}
+
+
 def evaluate(
     data: Path,
     models: Path,
@@ -180,8 +239,8 @@ def evaluate(
         data: folder with `faces/celeba`.
         models: folder with the manifest.
         masks: photographed masks, see `unmask_faces.paint`.
-        run: folder of the training run: where the student's network is looked for (`student/`) and the sheet
-            of real faces is put.
+        run: folder of the training run: where the networks of `RUNS` are looked for and the sheet of real
+            faces is put.
         features: judge of likeness.
         held: faces loaded already, as `Hidden.images`.
         known: what files of these precisions make of them, where that is known already (int16x8 is slow).
@@ -214,10 +273,12 @@ def evaluate(
     given = telea(crops, held[..., faces.REGION])
     result["telea"] = pictures_figures(given, held, features)
     result["masked"] = pictures_figures(crops, held, features)
-    if run is not None and (run / "student" / "averaged.npz").exists():
-        network = load_network(run / "student", size)
-        student = figures(predict(network, crops), held, features)
-        result["student"] = student | {"parameters": int(network.count_params())}
+    for name in RUNS:
+        if run is not None and (run / name / "averaged.npz").exists():
+            network = load_network(run / name, size)
+            row = figures(predict(network, crops), held, features)
+            result[name] = row | {"parameters": int(network.count_params())}
+    result["pictures"] = whole_pictures(data, models, masks)
     default = runner(load_model("unmask", models_dir=models, threads=1))
     if run is not None:
         real = real_crops(data, size)
@@ -313,8 +374,7 @@ ROWS = {
 def table(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
     rows = {f"ours, {precision}": row for precision, row in result["precisions"].items()}
-    if "student" in result:
-        rows["student project's network, float32"] = result["student"]
+    rows |= {title: result[name] for name, title in RUNS.items() if name in result}
     rows |= {
         "cv2.inpaint, given the true region": result["telea"],
         "the mask left as it is": result["masked"],
@@ -327,6 +387,27 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def pictures_table(found: dict[str, Any]) -> str:
+    """Of whole pictures, as Markdown: what was done, and the figures of `whole_pictures`."""
+    titles = {"whole_psnr": "whole picture, dB", "iou": "IoU of what is completed"}
+    shown = ("region_psnr", "whole_psnr", "ssim", "iou", "changed")
+    return PICTURES.format(
+        **found,
+        head=" | ".join(titles.get(key, ROWS[key][0]) for key in shown),
+        rule="|--:" * len(shown) + "|",
+        cells=" | ".join(ROWS[key][1].format(found[key]) for key in shown),
+    )
+
+
+PICTURES = """The same {n} pictures as `maskedge unmask --no-mark` writes them, at their own size (celeba crops of
+144 px): the face is found, its mask state told, and the completion put back. The masks hide {hidden:.1%} of a
+picture. In {left} pictures nothing was completed, because no face was found or its mask was not told; they count
+as they are.
+
+| {head} |
+{rule}
+| {cells} |"""
+
 REPORT = """# How good is the unmask model?
 
 Measured {date} by `python -m export evaluate unmask` on {n} faces of people of celeba who were never trained
@@ -338,6 +419,10 @@ their means over the crop (not to be compared with FIDs of other networks). ms i
 {table}
 
 The default is {default}.
+
+## Whole pictures
+
+{pictures}
 
 ## Seen by it
 
@@ -361,6 +446,7 @@ def write_report(result: dict[str, Any], run: Run, size: int, path: Path) -> Non
     path.write_text(
         REPORT.format(
             **{key: result[key] for key in ("date", "n", "painted_with", "default")},
+            pictures=pictures_table(result["pictures"]),
             size=size,
             table=table(result),
             stem=path.stem,

@@ -222,7 +222,7 @@ def check(data: bytes, network: keras.Model, crops: np.ndarray, shipped: Collect
         told = np.concatenate([model.run(crop[None])[place] for crop in crops])
         if name == "embedding":
             values = values / np.linalg.norm(values, axis=-1, keepdims=True)
-        apart = np.abs(told - values).max() / max(float(np.ptp(told)), 1e-6)
+        apart = np.abs(told - values).max() / max(float(np.ptp(told)), 0.1)
         if apart > TOLERANCE:
             raise ModelError(
                 f"the restored network's {name} is {apart:.2%} of its range away from that of the file",

@@ -107,6 +107,32 @@ def test_without_attributes_nothing_is_completed() -> None:
     assert not covered(Face((0, 0, 9, 9), 0.9, np.zeros((5, 2), np.float32)))
 
 
+@pytest.mark.parametrize(
+    ("scores", "wanted"),
+    [
+        ({"none": 0.1, "chin": 0.05, "nose_out": 0.4, "correct": 0.45}, True),
+        ({"none": 0.45, "chin": 0.15, "nose_out": 0.0, "correct": 0.4}, False),
+        ({"none": 0.5, "chin": 0.0, "nose_out": 0.25, "correct": 0.25}, False),
+        ({}, False),
+    ],
+)
+def test_a_photo_with_an_unclear_state_is_completed_if_a_mask_is_likelier_than_none(
+    scores: dict[str, float], wanted: bool
+) -> None:
+    one = replace(face(), mask={"state": None, "score": 0.45, "scores": scores})
+    assert covered(one, likely=True) is wanted
+    assert not covered(one)
+    assert unmasker().picture(texture(400, 300), [one])[1].any() == wanted
+
+
+def test_a_state_that_is_known_is_not_doubted() -> None:
+    scores = {"none": 0.0, "chin": 0.0, "nose_out": 0.5, "correct": 0.5}
+    for state in ("none", "chin"):
+        assert not covered(
+            replace(face(), mask={"state": state, "score": 0.9, "scores": scores}), likely=True
+        )
+
+
 POSES = [
     face(),
     face(angle=0.5),

@@ -47,9 +47,20 @@ _DARKER, _LIGHTER = -0.4, 0.6  # of a cell's colour; a larger change is another 
 _TILE = 1 << 20  # pixels put in at a time: a face may fill 200 megapixels
 
 
-def covered(face: Face) -> bool:
-    """Whether a mask hides a part of the face, as far as its attributes tell."""
-    return face.mask is not None and face.mask["state"] in COVERING
+def covered(face: Face, *, likely: bool = False) -> bool:
+    """Whether a mask hides a part of the face, as far as its attributes tell.
+
+    Args:
+        face: with its mask state.
+        likely: where the state is unknown, whether the states that hide a part are together likelier than
+            not: for photos, of which no second view will tell. How a mask is worn may be unclear where it is
+            clear that there is one.
+    """
+    if face.mask is None:
+        return False
+    if face.mask["state"] is None and likely:
+        return sum(face.mask.get("scores", {}).get(state, 0.0) for state in COVERING) > 0.5
+    return face.mask["state"] in COVERING
 
 
 @dataclass(slots=True, frozen=True)
@@ -174,7 +185,7 @@ class Unmasker:
 
         Args:
             image: H x W x 3 uint8 BGR, of any size; not changed.
-            faces: of it, with mask states; those without a mask over the mouth are left alone.
+            faces: of it, with mask states; those that are not `covered`, if only likely, are left alone.
 
         Returns:
             A new picture, H x W x 3 uint8 BGR, and H x W float32, 0..1, how much of each pixel masks hide:
@@ -185,7 +196,7 @@ class Unmasker:
         """
         patches, spent = [], 0.0
         for face in faces:
-            if not covered(face):
+            if not covered(face, likely=True):
                 continue
             try:
                 patches.append(Patch(self.look(image, face.landmarks), face.landmarks))

@@ -193,13 +193,22 @@ class Task:
     data: Path | None = None
 
 
-def masked_face(task: Task, margin: float, side: int) -> Crops | None:
-    """Paints a mask on one bare face and cuts it out; None where that comes to nothing."""
+def masked_picture(task: Task) -> tuple[np.ndarray, Painted, np.ndarray]:
+    """A bare picture (BGR), the same with a mask painted on its face, and the landmarks it was painted by.
+
+    The region is empty where that came to nothing.
+    """
     image = read_image(task.entry.path)
     rng = np.random.default_rng((task.seed, zlib.crc32(str(task.entry.path.name).encode())))
     worn: Worn = "correct" if task.held else WORN[int(rng.choice(len(WORN), p=WORN_SHARES))]
     points = (task.entry.landmarks + found_landmarks(image, task.entry.landmarks)) / 2
     painted = paint(image, points, worn, rng, masks=task.masks, held=task.held, data=task.data)
+    return image, painted, points
+
+
+def masked_face(task: Task, margin: float, side: int) -> Crops | None:
+    """Paints a mask on one bare face and cuts it out; None where that comes to nothing."""
+    image, painted, points = masked_picture(task)
     if not painted.region.any():
         return None
     try:
@@ -276,8 +285,8 @@ def prepare(
         if tasks:
             packs.collect(function, tasks, title, out / name, Hidden, _DTYPES)
 
-    training, held = bare_faces(data)
-    collect([Task(e, 5, masks, True) for e in held], "held-out faces", "dev")
+    training = bare_faces(data)[0]
+    collect(held_out_tasks(data, masks), "held-out faces", "dev")
     for name, faces in training.items():
         for seed in range(1, (variants or SETS)[name] + 1):
             tasks = [Task(e, seed, masks, False, data) for e in faces]
@@ -291,6 +300,11 @@ def prepare(
     return out
 
 
+def held_out_tasks(data: Path, masks: Path | None = None) -> list[Task]:
+    """The held-out people of celeba, each picture in a mask to score with."""
+    return [Task(entry, 5, masks, True) for entry in bare_faces(data)[1]]
+
+
 def held_out(data: Path, masks: Path | None = None, size: int = SIZE) -> Hidden:
     """The held-out people as the device would cut them: `Hidden` of size x size pictures.
 
@@ -299,9 +313,8 @@ def held_out(data: Path, masks: Path | None = None, size: int = SIZE) -> Hidden:
         masks: see `paint`.
         size: of the crops, pixels.
     """
-    tasks = [Task(entry, 5, masks, True) for entry in bare_faces(data)[1]]
     rows = []
-    for task in tqdm(tasks, desc="held-out faces", unit="face", leave=False):
+    for task in tqdm(held_out_tasks(data, masks), desc="held-out faces", unit="face", leave=False):
         crops = masked_face(task, 1.0, size)
         if crops is not None:
             rows.append(crops)

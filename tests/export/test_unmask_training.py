@@ -388,6 +388,7 @@ def test_from_a_run_to_shipped_files(
     text = report.read_text()
     assert "cv2.inpaint" in text
     assert "ours, int8" in text
+    assert "IoU of what is completed" in text
     assert "plausible, not" in (out / "unmask.md").read_text()
     for name in ("sheet", "failures"):
         picture = cv2.imread(str(tmp_path / f"unmask_report_{name}.png"))
