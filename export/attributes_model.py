@@ -236,7 +236,9 @@ def convert_attributes(
     whole = load_network(run, size)
 
     def of_keras(crops: np.ndarray) -> scores.Logits:
-        return dict(whole.predict(crops.astype(np.float32), batch_size=128, verbose=0))
+        return scores.both_ways(
+            lambda views: dict(whole.predict(views.astype(np.float32), batch_size=128, verbose=0)), crops
+        )
 
     temperatures = fit_temperatures(
         samples, {k: of_keras(s.crops) for k, s in samples.items()}, finds, of_keras(finds.sample.crops)

@@ -72,6 +72,9 @@ whether this is a face at all. Gender and state together are the 8-class answer.
 - **Output**: logits `mask` (1 x 4: none, chin, nose_out, correct), `gender` (1 x 2: female, male), `face`
   (1 x 1), float32. Temperatures are folded into the last layers: softmax and sigmoid give calibrated
   probabilities.
+- **Use**: of a photo run it on the face and on its mirror image and take the mean of the logits, as
+  `edge.tasks.attributes` does and as all figures below are measured; the loop shows it every second view of a
+  face mirrored.
 - **Default**: {default}, {default_reason}.
 
 ## Gender is a guess by appearance

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import tempfile
@@ -21,11 +22,48 @@ from export import manifest, parity
 PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
 
-def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarray]]) -> bytes:
-    """Converts one network.
+class Saved:
+    """A network as TensorFlow saves it, once for all precisions: saving takes most of a conversion's time.
 
     Args:
         network: Keras model from float RGB pixels 0..255, batch fixed to 1, to a dictionary of outputs.
+        folder: for the files, to be removed by the caller.
+    """
+
+    def __init__(self, network: Any, folder: str | Path) -> None:
+        self.network, self.folder = network, Path(folder)
+        self.shape = tuple(network.inputs[0].shape[1:])
+
+    def path(self, *, cast: bool) -> str:
+        """Where it lies; with `cast` it takes uint8 pixels and casts them itself."""
+        import keras
+        import tensorflow as tf
+
+        path = self.folder / ("bytes" if cast else "floats")
+        if path.exists():
+            return str(path)
+        source = self.network
+        if cast:
+            pixels = keras.Input(self.shape, batch_size=1, dtype="uint8", name="image")
+            source = keras.Model(pixels, source(keras.ops.cast(pixels, "float32")))
+        (given,) = source.inputs
+        archive = keras.export.ExportArchive()
+        archive.track(source)
+        archive.add_endpoint(
+            "serve",
+            functools.partial(source.__call__, training=False),
+            [tf.TensorSpec(given.shape, given.dtype, given.name)],
+        )
+        archive.write_out(str(path), verbose=False)
+        return str(path)
+
+
+def to_tflite(network: Any, precision: str, pictures: Callable[[], Iterable[np.ndarray]]) -> bytes:
+    """Converts one network.
+
+    Args:
+        network: Keras model from float RGB pixels 0..255, batch fixed to 1, to a dictionary of outputs; or
+            `Saved`, where it is converted more than once.
         precision: one of `PRECISIONS`.
         pictures: gives calibration pictures, 1 x H x W x 3 uint8 RGB; 200 or more.
 
@@ -37,17 +75,16 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
     Raises:
         ValueError: for an unknown precision.
     """
-    import keras
     import tensorflow as tf
 
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}: use one of {', '.join(PRECISIONS)}")
+    if not isinstance(network, Saved):
+        with tempfile.TemporaryDirectory() as folder:
+            return to_tflite(Saved(network, folder), precision, pictures)
     integer = precision in ("int8", "int16x8")
-    source = network
-    if not integer:
-        pixels = keras.Input(network.inputs[0].shape[1:], batch_size=1, dtype="uint8", name="image")
-        source = keras.Model(pixels, network(keras.ops.cast(pixels, "float32")))
-    converter = tf.lite.TFLiteConverter.from_keras_model(source)
+    with _quiet():
+        converter = tf.lite.TFLiteConverter.from_saved_model(network.path(cast=not integer))
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "dynamic":
@@ -56,11 +93,10 @@ def to_tflite(network, precision: str, pictures: Callable[[], Iterable[np.ndarra
     if precision == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if integer:
-        shape = tuple(network.inputs[0].shape[1:])
 
         def calibration():
             # The full range in one picture: the input's scale becomes exactly 1.
-            edges = np.zeros((1, *shape), np.float32)
+            edges = np.zeros((1, *network.shape), np.float32)
             edges[:, ::2] = 255
             for picture in (edges, *pictures()):
                 yield [picture.astype(np.float32)]
@@ -136,6 +172,7 @@ def every_precision(
     """
     done = Converted({}, {})
     with tempfile.TemporaryDirectory() as folder:
+        saved = Saved(network, Path(folder) / "saved")
         progress = tqdm(PRECISIONS, desc="precisions", unit="file")
         for precision in progress:
             progress.set_postfix_str(precision)
@@ -145,7 +182,7 @@ def every_precision(
                 and done.value("float32") - done.value("int8") <= int16x8_from
             ):
                 continue
-            done.contents[precision] = to_tflite(network, precision, lambda: pictures)
+            done.contents[precision] = to_tflite(saved, precision, lambda: pictures)
             path = Path(folder) / f"{name}.{precision}.tflite"
             path.write_bytes(done.contents[precision])
             outputs, value = judge(precision, Model(path, threads=threads))

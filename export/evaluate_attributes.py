@@ -282,14 +282,24 @@ def load_finds(data: Path, teachers: Path | None, size: int) -> Finds:
 # ------------------------------------------------------------------------------------------------- models
 
 
+def both_ways(run: Callable[[np.ndarray], Logits], crops: np.ndarray) -> Logits:
+    """What a model says of faces and of their mirror images, the mean of both, as of photos on the device."""
+    one, other = run(crops), run(np.ascontiguousarray(crops[:, :, ::-1]))
+    return {head: (one[head] + other[head]) / 2 for head in one}
+
+
 def logits_of(model: Any, crops: np.ndarray) -> Logits:
-    """Runs a `.tflite` model (`edge.tflite.Model`) on every crop."""
+    """Runs a `.tflite` model (`edge.tflite.Model`) on crops, see `both_ways`."""
     names = {4: "mask", 2: "gender", 1: "face"}
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in names.values()}
-    for crop in crops:
-        for spec, value in zip(model.outputs, model.run(crop[None]), strict=True):
-            rows[names[spec.shape[-1]]].append(value[0])
-    return {k: np.array(v, np.float32).reshape(len(crops), -1) for k, v in rows.items()}
+
+    def run(views: np.ndarray) -> Logits:
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in names.values()}
+        for view in views:
+            for spec, value in zip(model.outputs, model.run(view[None]), strict=True):
+                rows[names[spec.shape[-1]]].append(value[0])
+        return {k: np.array(v, np.float32).reshape(len(views), -1) for k, v in rows.items()}
+
+    return both_ways(run, crops)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -399,10 +399,10 @@ def pictures_table(found: dict[str, Any]) -> str:
     )
 
 
-PICTURES = """The same {n} pictures as `maskedge unmask --no-mark` writes them, at their own size (celeba crops
-of 144 px): the face is found, its mask state told, and the completion put back. The masks hide {hidden:.1%}
-of a picture. In {left} pictures nothing was completed, because no face was found or its mask was not told;
-they count as they are.
+PICTURES = """The same {n} pictures as `maskedge unmask --no-mark` writes them, at their own size (crops of
+celeba, 144 px): the face is found, its mask state told, and the completion put back. The masks hide
+{hidden:.1%} of a picture. In {left} pictures nothing was completed, because no face was found or its mask was
+not told; they count as they are.
 
 | {head} |
 {rule}

@@ -118,6 +118,51 @@ def test_one_invoke_a_face_in_the_order_given(count: int) -> None:
     assert (seen.last_invoke_ms > 0) == (count > 0)
 
 
+class OneSided:
+    """A model that looks at the left half of a crop alone: the redder, the likelier `correct`."""
+
+    inputs, outputs = Model(MODEL, threads=1).inputs, Model(MODEL, threads=1).outputs
+
+    def __init__(self) -> None:
+        self.seen: list[bool] = []  # whether the left half was the redder one
+
+    def run(self, pixels: np.ndarray) -> list[np.ndarray]:
+        left, right = (float(half.mean()) for half in np.split(pixels[0, ..., 0], 2, axis=1))
+        self.seen.append(left > right)
+        mask = np.zeros((1, len(MASK_STATES)), np.float32)
+        mask[0, -1] = left / 32
+        known = {len(MASK_STATES): mask, len(GENDERS): np.zeros((1, 2), np.float32)}
+        return [known.get(spec.shape[-1], np.full((1, 1), 4, np.float32)) for spec in self.outputs]
+
+
+def test_a_photo_is_judged_by_the_face_and_its_mirror_image() -> None:
+    model, (image, (face,)) = OneSided(), scene(Person(200))
+    image[:, :200, 2] = 0
+    seen = AttributesEstimator(model)  # type: ignore[arg-type]
+    (labelled,) = seen.label(image, [face])
+    assert model.seen == [False, True]
+    assert seen.invokes == 2
+    assert labelled.mask is not None
+    one, other = (
+        np.log(view.mask[-1] / view.mask[0])
+        for ways in ((False,), (True,))
+        for view in seen.estimate(image, [face], [ways])
+        if view is not None
+    )
+    assert other - one > 2
+    scores = labelled.mask["scores"]
+    assert np.log(scores["correct"] / scores["none"]) == pytest.approx((one + other) / 2, abs=0.02)
+
+
+def test_views_of_a_track_take_turns_with_their_mirror_images() -> None:
+    model, (image, (face,)) = OneSided(), scene(Person(200))
+    image[:, :200, 2] = 0
+    voter = AttributesVoter(AttributesEstimator(model), every_s=0)  # type: ignore[arg-type]
+    for i in range(4):
+        voter.update(image, [face], i / FPS, {1})
+    assert model.seen == [False, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("size", "person"),
     [

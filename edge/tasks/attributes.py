@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -134,7 +135,10 @@ def sharpness(crop: np.ndarray) -> float:
 
 
 class AttributesEstimator:
-    """Runs the attributes model on faces, one invoke each.
+    """Runs the attributes model on faces, one invoke a view.
+
+    Mirrored, a face is still one, but the model errs elsewhere: the mean over a face and its mirror image is
+    right more often than one of them. Photos get both; the views of a track take turns, which costs nothing.
 
     Attributes:
         tasks: those asked for. Without "gender" the model's answer to that is dropped unread.
@@ -166,22 +170,27 @@ class AttributesEstimator:
         self.last_invoke_ms = 0.0
         self.invokes = 0
 
-    def estimate(self, image: np.ndarray, faces: Iterable[Face]) -> tuple[Attributes | None, ...]:
+    def estimate(
+        self, image: np.ndarray, faces: Iterable[Face], views: Iterable[Sequence[bool]] | None = None
+    ) -> tuple[Attributes | None, ...]:
         """Look at faces of a picture.
 
         Args:
             image: H x W x 3 uint8, BGR.
             faces: with landmarks in pixels of `image`.
+            views: of each face, how it is shown: False as it is, True mirrored; the mean over several counts.
+                None shows each face once, as it is.
 
         Returns:
             One each, in the order given; None where the landmarks cannot be those of a face: they coincide or
             are not finite.
         """
         self.last_invoke_ms = 0.0
-        return tuple([self._look(image, face) for face in faces])
+        shown = itertools.repeat((False,)) if views is None else views
+        return tuple([self._look(image, face, ways) for face, ways in zip(faces, shown, strict=False)])
 
     def label(self, image: np.ndarray, faces: Iterable[Face], *, reject: bool = True) -> tuple[Face, ...]:
-        """Faces of a single picture with what is seen of them.
+        """Faces of a single picture with what is seen of them and of their mirror images.
 
         Args:
             image: H x W x 3 uint8, BGR.
@@ -191,7 +200,8 @@ class AttributesEstimator:
         faces = tuple(faces)
         limits = self.thresholds
         out = []
-        for face, view in zip(faces, self.estimate(image, faces), strict=True):
+        views = self.estimate(image, faces, itertools.repeat((False, True)))
+        for face, view in zip(faces, views, strict=True):
             if view is None:
                 out.append(face)
                 continue
@@ -208,20 +218,27 @@ class AttributesEstimator:
             out.append(replace(face, mask=mask, gender=gender))
         return tuple(out)
 
-    def _look(self, image: np.ndarray, face: Face) -> Attributes | None:
+    def _look(self, image: np.ndarray, face: Face, ways: Sequence[bool]) -> Attributes | None:
         try:
             crop = align(image, face.landmarks, self._template, self._size)
         except ValueError:
             return None
-        cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, dst=self._pixels[0])
-        start = time.perf_counter()
-        outputs = self.model.run(self._pixels)
-        self.last_invoke_ms += (time.perf_counter() - start) * 1e3
-        self.invokes += 1
+        logits: list[np.ndarray] = []
+        for mirrored in ways:
+            cv2.cvtColor(cv2.flip(crop, 1) if mirrored else crop, cv2.COLOR_BGR2RGB, dst=self._pixels[0])
+            start = time.perf_counter()
+            outputs = self.model.run(self._pixels)
+            self.last_invoke_ms += (time.perf_counter() - start) * 1e3
+            self.invokes += 1
+            logits = [a + b for a, b in zip(logits, outputs, strict=True)] if logits else outputs
+        mask, gender, real = (
+            [value / len(ways) for value in logits[place][0].tolist()]
+            for place in (self._mask, self._gender, self._face)
+        )
         return Attributes(
-            mask=_softmax(outputs[self._mask][0].tolist()),
-            gender=_softmax(outputs[self._gender][0].tolist()) if "gender" in self.tasks else None,
-            face=_sigmoid(float(outputs[self._face][0, 0])),
+            mask=_softmax(mask),
+            gender=_softmax(gender) if "gender" in self.tasks else None,
+            face=_sigmoid(real[0]),
             sharpness=sharpness(crop),
             side=math.sqrt(max(face.box[2] * face.box[3], 0.0)),
         )
@@ -233,6 +250,7 @@ class _Record:
 
     time: float = 0.0  # of the last estimate, seconds
     side: float = 0.0  # of the largest view
+    looks: int = 0  # estimates, fit or not
     votes: int = 0  # of views that were fit
     hurried: int = 0  # estimates in a row that left it in a hurry
     hurry: bool = True
@@ -261,9 +279,10 @@ class AttributesVoter:
     with what is shown. At most `at_most` of those get their turn in a frame, new tracks first, then who
     waited longest.
 
-    The mask state shown changes once two or more estimates speak clearly for another one. Gender is the mean
-    over the whole track. Views count by size and sharpness; those below the thresholds do not. A track that
-    is taken for no face over its views is left out, and comes back if that changes.
+    Every second look is at the face's mirror image. The mask state shown changes once two or more estimates
+    speak clearly for another one. Gender is the mean over the whole track. Views count by size and sharpness;
+    those below the thresholds do not. A track that is taken for no face over its views is left out, and comes
+    back if that changes.
 
     Attributes:
         rejected: tracks, and faces of single pictures, that were left out as no face.
@@ -321,10 +340,15 @@ class AttributesVoter:
         for gone in [key for key in records if key not in tracks]:
             del records[gone]
         due = self._due(faces, time_s)
-        for face, view in zip(due, self.estimator.estimate(image, due), strict=True):
+        looked = []
+        for face in due:
             record = records.get(face.track)
             if record is None:
                 record = records[face.track] = _Record(time_s, fit_time=time_s)
+            looked.append(record)
+        views = self.estimator.estimate(image, due, [(record.looks % 2 == 1,) for record in looked])
+        for record, view in zip(looked, views, strict=True):
+            record.looks += 1
             self._vote(record, view, time_s)
         out = []
         for face in faces:
