@@ -239,13 +239,15 @@ def discriminator(widths: tuple[int, ...] = (24, 48, 96, 96), channels: int = 4)
         channels: of its input: RGB scaled to -1..1, and the region 0..1.
 
     Returns:
-        A model to logits at a stride of 2 ** len(widths), positive where a patch looks real.
+        A model to the features of each layer, and last to logits at a stride of 2 ** len(widths), positive
+        where a patch looks real.
     """
     picture = layers.Input((None, None, channels))
-    x = picture
+    x, seen = picture, []
     for width in widths:
         x = layers.LeakyReLU(0.2)(Spectral(width, 4, 2)(x))
-    return keras.Model(picture, Spectral(1, 3, 1)(x))
+        seen.append(x)
+    return keras.Model(picture, [*seen, Spectral(1, 3, 1)(x)])
 
 
 def build(

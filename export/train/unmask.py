@@ -67,7 +67,7 @@ STAGES: tuple[UnmaskStage, ...] = (
         ema=0.999,
         seed=5,
         momentum=0.5,
-        adversarial=0.03,
+        adversarial=0.15,
         alone=200,
     ),
 )
@@ -76,6 +76,8 @@ COMPARED = STAGES[:3]
 
 WEIGHTS = {"map": 1.0, "dice": 0.5, "region": 4.0, "outside": 0.2, "ssim": 0.5, "features": 0.5}
 """Of the losses, next to the stage's `adversarial`."""
+MATCHED = 10.0
+"""Weight of feature matching, next to what a discriminator says."""
 SCALES = 3
 """Of the structural similarity: full, half and quarter size."""
 LOWER = 0.4
@@ -168,8 +170,10 @@ class UnmaskTrainer(Trainer):
     map, dice: of the map, where it is known what is hidden.
     region, outside: absolute error of the painted face, in what is hidden and in the rest.
     ssim, features: of the true picture with its hidden region painted.
-    whole, part: what the two discriminators say of it, and `whole_own`, `part_own`, what they learn from
-    (hinge losses). Faces in real masks, whose truth nobody knows, are judged by these alone.
+    whole, part: what the two discriminators say of it; `whole_match`, `part_match`, how far what they see in
+    it is from what they see in the true one (feature matching, Salimans et al. 2016; Wang et al. 2018,
+    sec. 3.3), which steadies the game; and `whole_own`, `part_own`, what they learn from (hinge losses).
+    Faces in real masks, whose truth nobody knows, are judged by the discriminators alone.
 
     Both sides of the game learn in the same step, from one loss: the network sees discriminators that stand
     still, the discriminators see pictures that stand still.
@@ -181,7 +185,8 @@ class UnmaskTrainer(Trainer):
     """
 
     def __init__(self, network: keras.Model, stage: UnmaskStage, features: Features | None = None) -> None:
-        game = ("whole", "part", "whole_own", "part_own") if stage.adversarial else ()
+        game = [f"{name}{what}" for name in ("whole", "part") for what in ("", "_match", "_own")]
+        game = game if stage.adversarial else []
         super().__init__(network, (*WEIGHTS, *game))
         self.stage, self.judge = stage, features
         if stage.adversarial:
@@ -223,8 +228,9 @@ class UnmaskTrainer(Trainer):
             shown = known * filled + (1 - known) * p["completed"]
             hidden = known * region + (1 - known) * p["map"]
             played, weight = self._play(shown, truth, hidden, of_picture, training)
-            total = total + weight * (played["whole"] + played["part"])
-            total = total + played["whole_own"] + played["part_own"]
+            for name in ("whole", "part"):
+                total = total + weight * (played[name] + MATCHED * played[f"{name}_match"])
+                total = total + played[f"{name}_own"]
             losses |= played
         for name, loss in losses.items():
             self.parts[name].update_state(loss)
@@ -248,9 +254,9 @@ class UnmaskTrainer(Trainer):
         for name, judge in (("whole", self.whole), ("part", self.part)):
             frozen = [ops.stop_gradient(ops.convert_to_tensor(v)) for v in judge.trainable_variables]
             state = [ops.convert_to_tensor(v) for v in judge.non_trainable_variables]
-            opinion = judge.stateless_call(frozen, state, view(name, fake), training=False)[0]
-            of_fake = judge(view(name, ops.stop_gradient(fake)), training=training)
-            of_real = judge(view(name, real), training=training)
+            *seen, opinion = judge.stateless_call(frozen, state, view(name, fake), training=False)[0]
+            of_fake = judge(view(name, ops.stop_gradient(fake)), training=training)[-1]
+            *wanted, of_real = judge(view(name, real), training=training)
             # The discriminator of the region is asked about patches with something hidden in them.
             where = ops.ones_like(opinion)
             if name == "part":
@@ -261,6 +267,10 @@ class UnmaskTrainer(Trainer):
                 return ops.sum(values * weights) / (ops.sum(weights) + 1e-3)
 
             losses[name] = -over(opinion, where)
+            apart: Any = 0.0
+            for one, other in zip(seen, wanted, strict=True):
+                apart = apart + ops.mean(ops.abs(one - ops.stop_gradient(other)), axis=(1, 2, 3))
+            losses[f"{name}_match"] = over(apart / len(seen), known)
             own = over(ops.relu(1 + of_fake), where) + over(ops.relu(1 - of_real), sure)
             losses[f"{name}_own"] = own
         return losses, weight

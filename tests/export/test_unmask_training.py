@@ -212,12 +212,26 @@ def test_each_side_of_the_game_learns_from_its_own_loss():
         played, _ = trainer._play(shown, y[..., faces.TRUTH], hidden, np.ones(2, np.float32), True)
     for name, judge in (("whole", trainer.whole), ("part", trainer.part)):
         weights = judge.trainable_variables
-        assert all(g is None for g in tape.gradient(played[name], [w.value for w in weights]))
+        for said in (name, f"{name}_match"):
+            assert all(g is None for g in tape.gradient(played[said], [w.value for w in weights]))
         own = tape.gradient(played[f"{name}_own"], [w.value for w in weights])
         assert any(np.abs(g).sum() > 0 for g in own if g is not None)
         painter = [w.value for w in trainer.network.trainable_variables]
-        assert any(g is not None and np.abs(g).sum() > 0 for g in tape.gradient(played[name], painter))
+        for said in (name, f"{name}_match"):
+            assert any(g is not None and np.abs(g).sum() > 0 for g in tape.gradient(played[said], painter))
         assert all(g is None for g in tape.gradient(played[f"{name}_own"], painter))
+
+
+def test_discriminators_see_no_difference_in_the_truth():
+    trainer = training.UnmaskTrainer(net.build(SIZE, SMALL, teaching=True), replace(STAGE, adversarial=0.5))
+    truth = np.random.default_rng(0).uniform(0, 255, (2, SIZE, SIZE, 3)).astype(np.float32)
+    hidden, known = np.ones((2, SIZE, SIZE, 1), np.float32), np.array([1, 0], np.float32)
+    wrong = truth.copy()
+    wrong[1] = 0  # of this one nothing is known, so that it does not count
+    for shown, least, most in ((truth, 0.0, 1e-6), (wrong, 0.0, 1e-6), (255 - truth, 1e-3, 10.0)):
+        played, _ = trainer._play(shown, truth, hidden, known, False)
+        for name in ("whole", "part"):
+            assert least <= float(played[f"{name}_match"]) <= most
 
 
 def test_a_step_of_the_game_traces_as_a_graph(judge: training.Features, traced_step):
