@@ -415,8 +415,8 @@ def target(images: np.ndarray, known: bool, size: int) -> np.ndarray:
     """What the network should say of one augmented face: the channels named above, float32."""
     out = np.ones((size, size, CHANNELS), np.float32)
     out[..., TRUTH] = images[..., BARE]
-    # The edge of a mask casts a shadow, and on real masks it would stay as a thin line: a pixel further out the
-    # map is to be just below one half, which the network paints over, but which counts as no mask.
+    # The edge of a mask casts a shadow, and on real masks it would stay as a thin line: a pixel further out
+    # the map is to be just below one half, which the network paints over, but which counts as no mask.
     region = np.ascontiguousarray(images[..., REGION])
     out[..., HIDDEN] = np.maximum(region, _EDGE * cv2.dilate(region, _RIM))[..., None] / np.float32(255)
     if not known:
