@@ -408,17 +408,16 @@ def _certain(size: int) -> tuple[np.ndarray, np.ndarray]:
     return worn[..., None].astype(np.float32), (worn | free)[..., None].astype(np.float32)
 
 
-_RIM, _EDGE = np.ones((3, 3), np.uint8), np.float32(0.45)
+_RIM = np.ones((3, 3), np.uint8)
 
 
 def target(images: np.ndarray, known: bool, size: int) -> np.ndarray:
     """What the network should say of one augmented face: the channels named above, float32."""
     out = np.ones((size, size, CHANNELS), np.float32)
     out[..., TRUTH] = images[..., BARE]
-    # The edge of a mask casts a shadow, and on real masks it would stay as a thin line: a pixel further out
-    # the map is to be just below one half, which the network paints over, but which counts as no mask.
-    region = np.ascontiguousarray(images[..., REGION])
-    out[..., HIDDEN] = np.maximum(region, _EDGE * cv2.dilate(region, _RIM))[..., None] / np.float32(255)
+    # A pixel further than the mask: its edge casts a shadow, and on real masks it would stay as a thin line.
+    region = cv2.dilate(np.ascontiguousarray(images[..., REGION]), _RIM)
+    out[..., HIDDEN] = region[..., None] / np.float32(255)
     if not known:
         out[..., HIDDEN], out[..., CERTAIN] = _certain(size)
         out[..., KNOWN] = 0
