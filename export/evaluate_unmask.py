@@ -26,6 +26,7 @@ from edge.geometry import align
 from edge.masks import Painted, paint_mask
 from edge.tasks.attributes import TEMPLATE
 from edge.tflite import Model, load_manifest, load_model
+from export import convert
 from export.data import unmask_faces as faces
 from export.data.crop_sets import found_landmarks
 from export.data.occluders import paint_occluder
@@ -275,9 +276,13 @@ def evaluate(
     result["masked"] = pictures_figures(crops, held, features)
     for name in RUNS:
         if run is not None and (run / name / "averaged.npz").exists():
-            network = load_network(run / name, size)
-            row = figures(predict(network, crops), held, features)
-            result[name] = row | {"parameters": int(network.count_params())}
+            network = load_network(run / name, size, batch=1)
+            file = convert.to_tflite(network, "float32", lambda: ())
+            row = figures(predict(load_network(run / name, size), crops), held, features)
+            result[name] = row | {
+                "ms": round(invoke_ms(Model(file, name=name, threads=1), crops[0]), 2),
+                "parameters": int(network.count_params()),
+            }
     result["pictures"] = whole_pictures(data, models, masks)
     default = runner(load_model("unmask", models_dir=models, threads=1))
     if run is not None:
