@@ -44,7 +44,7 @@ REAL = 40
 """Faces in real masks on the sheet for one's own eyes."""
 RUNS = {
     "student": "student project's network, float32",
-    "equal": "ours after as many steps on as many faces, float32",
+    "equal": "ours after no more time than that, float32",
 }
 """Further networks, by their folders in the run folder of ours."""
 FEW = 300
@@ -373,6 +373,7 @@ ROWS = {
     "distance": ("feature distance", "{:.4f}"),
     "fid": ("FID", "{:.2f}"),
     "ms": ("ms", "{:.2f}"),
+    "parameters": ("parameters", "{:,}"),
 }
 
 
