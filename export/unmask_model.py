@@ -14,7 +14,7 @@ from export import evaluate_unmask as scores
 from export.data import unmask_faces as faces
 from export.train.unmask import Features, load_network, map_iou, predict, region_psnr
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 CALIBRATION = 400
 LOST = 0.3
 """Of the hidden region, dB, that the default precision may lose against Keras."""
@@ -30,6 +30,7 @@ TRAINING_DATA = [
     "masks (research use): people in real masks, what is behind them being unknown",
     "maskon (MaskedFace-Net, CC BY-NC-SA 4.0): faces with a blue mask painted by others, without truth",
     "photographed masks and fabrics of MaskTheFace (MIT), two of three: painted on some of the bare faces",
+    "empty_rooms (research use), every second: parts of these pictures as prints on such masks",
 ]
 
 
