@@ -68,7 +68,7 @@ STAGES: tuple[UnmaskStage, ...] = (
         seed=5,
         # Between weights of few errors and of much detail lies what has enough of both (Wang et al. 2018,
         # "ESRGAN", sec. 3.4).
-        kept=0.25,
+        kept=0.5,
         momentum=0.5,
         adversarial=0.15,
         alone=200,
