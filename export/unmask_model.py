@@ -17,8 +17,8 @@ from export.train.unmask import Features, load_network, map_iou, predict, region
 VERSION = "1.1.0"
 CALIBRATION = 400
 LOST = 0.05
-"""Of the hidden region, dB, that the default precision may lose against Keras. Little, since it is seen: where
-int8 lost 0.14, noses turned red and mouths into curves."""
+"""Of the hidden region, dB, that the default precision may lose against Keras. Little, since it is seen:
+where int8 lost 0.14, noses turned red and mouths into curves."""
 SLOWEST, LARGEST = 15.0, 3_000_000
 """One invoke on one thread, ms, and the bytes of the file, that the default precision may take."""
 LICENCE = (
