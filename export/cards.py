@@ -314,9 +314,13 @@ Blurred, dark, turned, squeezed as if seen from the side, with a hand before the
 |---|---|---|---|---|---|---|
 {precisions}
 
-No layer had to be kept in floats: what the encoder saw, the map and what was completed so far are added, not
-stacked, so that each has a scale of its own; activations end at 6; and the picture is copied past all layers.
-int16x8 runs on kernels that nobody has made fast.
+In int8 no layer breaks: what the encoder saw, the map and what was completed so far are added, not stacked,
+so that each has a scale of its own; activations end at 6; and the picture is copied past all layers. Weights
+with more of the discriminators' detail lost 0.14 dB, and noses turned red; these lose little: take int8 where
+2 ms count. The attention errs most by far, by 14 steps of its output, but that is not it: with its products
+and its softmax kept in floats the hidden region gained 0.003 dB, in three times the time (version 1.1.0,
+n 128). Next come the first and the last layer, by 0.4 steps, the last one's being 1.2 grey values. int16x8
+runs on kernels that nobody has made fast.
 
 ## Training data
 
