@@ -131,7 +131,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="epochs of each stage (default: those of the recipe, see docs/training.md)",
     )
-    sub.add_argument(
+    kind = sub.add_mutually_exclusive_group()
+    kind.add_argument(
         "--from",
         dest="begin",
         type=Path,
@@ -139,12 +140,12 @@ def parser() -> argparse.ArgumentParser:
         help="begin with the weights of another run folder, such as `restore` makes, and train only the last "
         "stages of the recipe: as many as --epochs has numbers, or one",
     )
-    sub.add_argument(
+    kind.add_argument(
         "--student",
         action="store_true",
         help="unmask: the network that ours is compared with",
     )
-    sub.add_argument(
+    kind.add_argument(
         "--plain", action="store_true", help="attributes: the two-class model that ours is compared with"
     )
     sub = command(

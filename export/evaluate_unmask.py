@@ -35,7 +35,6 @@ from export.train.unmask import (
     feature_distance,
     load_network,
     map_iou,
-    predict,
     region_psnr,
     sheet,
 )
@@ -214,13 +213,13 @@ def whole_pictures(data: Path, models: Path, masks: Path | None = None) -> dict[
             }
         )
     counted = ("left", "changed")
-    figures = {
+    means = {
         name: int(sum(row[name] for row in rows))
         if name in counted
         else round(float(np.mean([row[name] for row in rows])), 4)
         for name in rows[0]
     }
-    return figures | {"n": len(rows)}
+    return means | {"n": len(rows)}
 
 
 def evaluate(
@@ -277,10 +276,9 @@ def evaluate(
     for name in RUNS:
         if run is not None and (run / name / "averaged.npz").exists():
             network = load_network(run / name, size, batch=1)
-            file = convert.to_tflite(network, "float32", lambda: ())
-            row = figures(predict(load_network(run / name, size), crops), held, features)
-            result[name] = row | {
-                "ms": round(invoke_ms(Model(file, name=name, threads=1), crops[0]), 2),
+            model = Model(convert.to_tflite(network, "float32", lambda: ()), name=name, threads=1)
+            result[name] = figures(runner(model)(crops), held, features) | {
+                "ms": round(invoke_ms(model, crops[0]), 2),
                 "parameters": int(network.count_params()),
             }
     result["pictures"] = whole_pictures(data, models, masks)

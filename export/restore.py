@@ -7,10 +7,9 @@ they compute what the file computes. In a file nothing is left of the heads that
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,12 @@ from keras import layers, ops
 from edge.errors import ModelError
 from edge.tflite import Model, load_manifest
 from export.models.blocks import PIXEL_SCALE, Normalisation
+from export.train.averaging import write_averaged
+from export.train.stages import write_facts
 
 TOLERANCE = 2e-3
 """How far outputs of the restored network may be from those of the file, as a share of their range."""
+_REMEDY = "restore from the float32 file of the shape that export/models builds"
 _LEAST = 1e-3  # length of a kernel below which a channel is taken for dead, and left as it is
 
 _LINEAR = {"paint": (64.0, PIXEL_SCALE)}
@@ -118,7 +120,7 @@ def set_weights(data: bytes, network: keras.Model) -> None:
         if len(own) != len(numbers):
             raise ModelError(
                 f"a file with {len(numbers)} layers {base} where the network has {len(own)}",
-                remedy="restore from the float32 file of the shape that export/models builds",
+                remedy=_REMEDY,
             )
         return {layer.name: kernels[base, n] for layer, n in zip(own, numbers, strict=True)}
 
@@ -153,7 +155,7 @@ def _assign(layer: layers.Layer, weights: list[np.ndarray]) -> None:
         shapes = [tuple(w.shape) for w in layer.weights], [w.shape for w in weights]
         raise ModelError(
             f"weights of layer {layer.name} have the shape {shapes[1]}, not {shapes[0]}",
-            remedy="restore from the float32 file of the shape that export/models builds",
+            remedy=_REMEDY,
         ) from None
 
 
@@ -187,8 +189,7 @@ def refresh(network: keras.Model, crops: np.ndarray, batch: int = 64) -> None:
         before = layer.input._keras_history.operation
         (kernel,) = before.get_weights()
         depthwise = isinstance(before, layers.DepthwiseConv2D)
-        flat = kernel.reshape(-1, kernel.shape[2]) if depthwise else kernel.reshape(-1, kernel.shape[-1])
-        length = np.linalg.norm(flat, axis=0)
+        length = np.linalg.norm(kernel.reshape(-1, len(mean)), axis=0)
         length = np.where(length < _LEAST, 1, length)
         before.set_weights([kernel / (length[:, None] if depthwise else length)])
         layer.set_weights(
@@ -226,7 +227,7 @@ def check(data: bytes, network: keras.Model, crops: np.ndarray, shipped: Collect
         if apart > TOLERANCE:
             raise ModelError(
                 f"the restored network's {name} is {apart:.2%} of its range away from that of the file",
-                remedy="restore from the float32 file of the shape that export/models builds",
+                remedy=_REMEDY,
             )
 
 
@@ -255,8 +256,8 @@ def restore(name: str, models: Path, packs: Path, run: Path) -> Path:
     refresh(network, crops)
     check(data, network, crops[:8], shipped)
     run.mkdir(parents=True, exist_ok=True)
-    np.savez(run / "averaged.npz", count=0, **{f"w{i}": w for i, w in enumerate(network.get_weights())})
-    (run / "network.json").write_text(json.dumps({"shape": asdict(shape), "size": size, "placed": True}))
+    write_averaged(run / "averaged.npz", network.get_weights(), 0)
+    write_facts(run, shape, size=size, placed=True)
     return run / "averaged.npz"
 
 

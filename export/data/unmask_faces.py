@@ -103,6 +103,8 @@ def photographed(masks: Path, held: bool) -> tuple[list[Template], list[np.ndarr
 @functools.lru_cache(maxsize=1)
 def prints(data: Path) -> list[np.ndarray]:
     """`PRINTS` parts of the rooms to learn from, `PRINT` pixels square, BGR; none without such pictures."""
+    if not (data / "scenes" / "empty_rooms").is_dir():
+        return []
     rng = np.random.default_rng(7)
     rooms = [scene for scene in read_scenes(data / "scenes", ("empty_rooms",)) if not scene.is_dev]
     out = []

@@ -18,6 +18,14 @@ def read_averaged(path: Path) -> tuple[list[np.ndarray], int]:
         return [file[f"w{i}"] for i in range(len(file.files) - 1)], int(file["count"])
 
 
+def write_averaged(path: Path, weights: Iterable[np.ndarray], count: int) -> None:
+    """Writes weights in the network's order, and the steps they are the average of, for `read_averaged`."""
+    temporary = path.with_name("averaged.part.npz")
+    arrays: dict[str, Any] = {f"w{i}": value for i, value in enumerate(weights)}
+    np.savez(temporary, count=count, **arrays)
+    temporary.replace(path)
+
+
 class Averaged(keras.callbacks.Callback):
     """Exponential moving average of all weights, batch-norm statistics included; saved every epoch.
 
@@ -47,10 +55,7 @@ class Averaged(keras.callbacks.Callback):
 
     def save(self, path: Path) -> None:
         """Writes the averages, for `read_averaged`."""
-        temporary = path.with_name("averaged.part.npz")
-        arrays: dict[str, Any] = {f"w{i}": v for i, v in enumerate(self.values or [])}
-        np.savez(temporary, count=self.count, **arrays)
-        temporary.replace(path)
+        write_averaged(path, self.values or [], self.count)
 
     def on_epoch_end(self, epoch: int, logs=None) -> None:
         self.save(self.path)

@@ -204,14 +204,19 @@ def train_stages(
     if before is None or not stages:
         raise ValueError("no stage to train")
     shutil.copyfile(before, run / "averaged.npz")
-    facts = {"shape": asdict(shape), "size": stages[-1].size, "placed": stages[-1].placed}
-    (run / "network.json").write_text(json.dumps(facts))
+    write_facts(run, shape, size=stages[-1].size, placed=stages[-1].placed)
     return run / "averaged.npz"
 
 
 def as_shape(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields of a network's shape as JSON keeps them, with its lists as the tuples they were."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def write_facts(run: Path, shape: Any, *, size: int, placed: bool) -> None:
+    """Writes down what a run's weights are for, for `read_facts`; `shape` is a dataclass."""
+    facts = {"shape": asdict(shape), "size": size, "placed": placed}
+    (run / "network.json").write_text(json.dumps(facts))
 
 
 def read_facts(run: Path) -> dict[str, Any]:

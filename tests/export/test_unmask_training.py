@@ -101,6 +101,13 @@ def test_scoring_masks_are_kept_out_of_training(photographed: Path):
     assert len(learnt[1]) == 2
 
 
+def test_prints_are_parts_of_rooms_where_there_are_any(data: Path, tmp_path: Path):
+    parts = faces.prints(data)
+    assert len(parts) == faces.PRINTS
+    assert {part.shape for part in parts} == {(faces.PRINT, faces.PRINT, 3)}
+    assert faces.prints(tmp_path) == []
+
+
 def test_packed_and_freshly_cut_faces_are_alike(packs: Path, data: Path, photographed: Path):
     fresh = faces.held_out(data, photographed)
     packed = faces.plain(faces.load(packs / "dev").images, faces.SIZE)
