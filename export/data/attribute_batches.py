@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,16 @@ class Hardness:
             mask state with it: real masks on people whose gender is known.
         mixed: share of faces that are blended with another one of the batch, labels and all (mixup, Zhang et
             al. 2018).
+        moved, spoilt: see `augment`.
+        soft: share of somebody else's opinion in what is taught of gender, where there is one; the rest is
+            the label's. Without a label the opinion is all.
     """
 
     worn: float = 0.0
     mixed: float = 0.0
+    moved: float = 1.0
+    spoilt: float = 1.0
+    soft: float = 0.0
 
 
 PLAIN = Hardness()
@@ -123,12 +129,21 @@ class AttributeBatches(Batches):
     Args:
         folder: of the packs, see `attribute_faces.prepare`.
         hardness: what is done to them.
+        opinions: probabilities of both genders, 2 float32, by the bytes of a packed embedding.
         drawing: see `Batches`.
     """
 
-    def __init__(self, folder: Path, hardness: Hardness = PLAIN, **drawing: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hardness: Hardness = PLAIN,
+        *,
+        opinions: Mapping[bytes, np.ndarray] | None = None,
+        **drawing: int,
+    ) -> None:
         super().__init__(**drawing)
         self.hardness = hardness
+        self.opinions = opinions or {}
         packs = load_training(folder)
         self.packs = list(packs.values())
         self.groups = _groups(packs)
@@ -148,6 +163,10 @@ class AttributeBatches(Batches):
             group = self.groups[g]
             pack, row = self.packs[group.pack], int(rng.choice(group.rows))
             image, wanted = pack.images[row], target(pack, row)
+            opinion = self.opinions.get(pack.embedding[row].tobytes())
+            if opinion is not None:
+                soft = self.hardness.soft if pack.gender[row] >= 0 else 1.0
+                wanted[GENDER] = (1 - soft) * wanted[GENDER] + soft * opinion
             if group.pack == self.bare and self.masked and rng.random() < self.hardness.worn:
                 other = self.packs[self.scenes]
                 at = int(rng.choice(self.masked[rng.integers(len(self.masked))]))
@@ -156,7 +175,8 @@ class AttributeBatches(Batches):
                 wanted[MASK] = other.mask[at]
                 if not other.mask[at, 3]:  # a bare nose or mouth is somebody else's
                     wanted[GENDER] = wanted[EMBEDDING] = wanted[AGE] = 0
-            images[i], targets[i] = augment(image, self.size, rng), wanted
+            images[i] = augment(image, self.size, rng, moved=self.hardness.moved, spoilt=self.hardness.spoilt)
+            targets[i] = wanted
         return mix(images.astype(np.float32), targets, rng, self.hardness.mixed)
 
 

@@ -16,6 +16,7 @@ from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
 from export.train.averaging import Trainer, unit, weighted_mean
+from export.train.opinions import Opinions, second_opinions
 from export.train.stages import TrainConfig, read_run, train_stages
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class AttributesStage(TrainConfig):
     taught: float = 1.0
 
 
+SOFT = batches.Hardness(worn=0.25, mixed=0.3, moved=0.9, spoilt=0.8, soft=0.6)
+
 STAGES: tuple[AttributesStage, ...] = (
     # Small pictures first: more than twice as many faces in the same time.
     AttributesStage(size=64, placed=False, batch=128, steps=400, epochs=20, rate=3e-3, warmup=300, ema=0.998),
@@ -51,6 +54,7 @@ STAGES: tuple[AttributesStage, ...] = (
     AttributesStage(epochs=7, seed=5, kept=1 / 2, hardness=batches.Hardness(worn=0.2, mixed=0.25)),
     AttributesStage(epochs=8, seed=6, kept=2 / 3, hardness=batches.Hardness(worn=0.2, mixed=0.1), taught=0.2),
     AttributesStage(epochs=6, seed=8, kept=3 / 4, hardness=batches.Hardness(worn=0.3, mixed=0.4)),
+    AttributesStage(epochs=10, seed=9, kept=1 / 4, hardness=SOFT),
 )
 
 SMOOTHING = 0.03
@@ -74,8 +78,8 @@ class AttributesTrainer(Trainer):
         p: dict[str, Any] = y_pred
         rows = {
             "mask": (_sum_of_allowed(y[:, batches.MASK], p["mask"]), _informative(y[:, batches.MASK])),
-            "gender": (_cross(y[:, batches.GENDER], p["gender"]), ops.max(y[:, batches.GENDER], axis=-1)),
-            "age": (_cross(y[:, batches.AGE], p["age"]), ops.max(y[:, batches.AGE], axis=-1)),
+            "gender": (_cross(y[:, batches.GENDER], p["gender"]), ops.sum(y[:, batches.GENDER], axis=-1)),
+            "age": (_cross(y[:, batches.AGE], p["age"]), ops.sum(y[:, batches.AGE], axis=-1)),
             "face": (_binary(y[:, batches.FACE], p["face"][:, 0]), y[:, batches.FACE_KNOWN]),
             "embedding": (
                 1 - ops.sum(unit(y[:, batches.EMBEDDING]) * unit(p["embedding"]), axis=-1),
@@ -185,6 +189,22 @@ def train(
         )
     shape = network or net.AttributesConfig()
     held = {p.parent.name: load(p.parent) for p in sorted(packs.glob("dev*/ready"))}
+    opinions: Opinions = {}
+
+    def drawn(config: AttributesStage, epoch: int) -> batches.AttributeBatches:
+        nonlocal opinions
+        if config.hardness.soft and not opinions:
+            opinions = second_opinions(load(packs / "bare"))
+        return batches.AttributeBatches(
+            packs,
+            config.hardness,
+            opinions=opinions if config.hardness.soft else None,
+            size=config.size,
+            batch=config.batch,
+            steps=config.steps,
+            seed=config.seed,
+            epoch=epoch,
+        )
 
     def score(model: keras.Model, size: int) -> None:
         for name, pack in held.items():
@@ -197,15 +217,7 @@ def train(
         shape,
         build=lambda size: net.build(size, shape, teaching=True),
         trainer=lambda model, stage: AttributesTrainer(model, stage.taught),
-        batches=lambda config, epoch: batches.AttributeBatches(
-            packs,
-            config.hardness,
-            size=config.size,
-            batch=config.batch,
-            steps=config.steps,
-            seed=config.seed,
-            epoch=epoch,
-        ),
+        batches=drawn,
         score=score,
         begin=begin,
     )

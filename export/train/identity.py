@@ -45,6 +45,9 @@ STAGES: tuple[IdentityStage, ...] = (
     IdentityStage(
         size=112, batch=64, steps=800, epochs=8, rate=1e-3, warmup=200, ema=0.999, seed=4, hardness=faces.HARD
     ),
+    IdentityStage(
+        size=112, batch=64, steps=800, epochs=9, rate=1e-3, warmup=200, ema=0.999, seed=5, hardness=faces.HARD
+    ),
 )
 
 WEIGHTS = {"cosine": 10.0, "others": 0.3, "people": 0.05, "quality": 0.5}

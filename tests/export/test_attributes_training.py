@@ -22,6 +22,7 @@ from export.models import attributes as net
 from export.models.blocks import carry_over
 from export.train import attributes as training
 from export.train.averaging import read_averaged
+from export.train.opinions import second_opinions
 
 TINY = net.AttributesConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=8)
 SIZE = 48
@@ -178,6 +179,62 @@ def test_blended_faces_are_told_by_their_shares():
     targets[1, batches.GENDER] = 0
     _, y = batches.mix(pixels.copy(), targets, np.random.default_rng(0), 1.0)
     assert (y[:, batches.GENDER] == 0).all()
+
+
+def judged_faces(n: int = 400) -> faces.Faces:
+    """Faces whose first number of the embedding tells the gender, a quarter of them without a label."""
+    rng = np.random.default_rng(0)
+    gender = rng.integers(0, 2, n)
+    embedding = rng.integers(-20, 20, (n, 128))
+    embedding[:, 0] = np.where(gender == 1, 100, -100)
+    empty = np.zeros(n, np.int8)
+    return faces.Faces(
+        images=np.zeros((n, 2, 2, 3), np.uint8),
+        mask=np.tile(crop_sets.allowed("none"), (n, 1)),
+        gender=np.where(np.arange(n) % 4 == 0, -1, gender).astype(np.int8),
+        age=empty - 1,
+        race=empty - 1,
+        face=empty + 1,
+        embedding=embedding.astype(np.int8),
+        side=empty.astype(np.float32),
+    )
+
+
+def test_judges_see_no_label_of_the_faces_they_are_asked_about(caplog):
+    pack = judged_faces()
+    truth = (pack.embedding[:, 0] > 0).astype(int)
+    # Labels that are wrong: a judge who had learnt them would repeat some, one of other folds cannot.
+    wrong = np.flatnonzero((pack.gender >= 0) & (np.arange(len(pack)) % 19 == 0))
+    pack.gender[wrong] = 1 - pack.gender[wrong]
+    pack.embedding[1] = 0  # nothing is known of it, so that nobody has an opinion
+    caplog.set_level("INFO")
+    thought = second_opinions(pack, folds=3, seeds=1)
+    assert len(thought) == len(pack) - 1
+    said = np.array([thought[row.tobytes()] for row in pack.embedding[2:]])
+    assert said.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert (said.argmax(axis=1) == truth[2:]).mean() > 0.97  # those without a label too
+    assert "faces of other folds" in caplog.text
+    pack.gender[:] = -1
+    with pytest.raises(ValueError, match="too few"):
+        second_opinions(pack, folds=3)
+
+
+def test_an_opinion_is_mixed_with_the_label_and_stands_in_for_it(packs: Path):
+    bare = faces.load(packs / "bare")
+    opinions = {row.tobytes(): np.array([0.9, 0.1], np.float32) for row in bare.embedding if row.any()}
+
+    def genders(soft: float, told: dict | None) -> np.ndarray:
+        made = batches.AttributeBatches(
+            packs, batches.Hardness(soft=soft), opinions=told, size=SIZE, batch=64, steps=1, seed=3
+        )
+        return made[0][1][:, batches.GENDER]
+
+    labels, mixed, alone = genders(0.5, None), genders(0.5, opinions), genders(1.0, opinions)
+    known = labels.sum(axis=1) == 1
+    assert np.allclose(mixed[known], 0.5 * labels[known] + [0.45, 0.05])
+    assert np.allclose(alone[known], [0.9, 0.1])
+    # celeba and pins have embeddings and no gender; scenes have neither.
+    assert set(np.round(mixed[~known].sum(axis=1), 3)) == {0, 1}
 
 
 def test_a_step_traces_as_a_graph(packs: Path, traced_step):
