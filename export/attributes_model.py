@@ -17,7 +17,7 @@ from export.data import attribute_faces as faces
 from export.data.attribute_batches import plain
 from export.train.attributes import load_network
 
-VERSION = "1.1.0"
+VERSION = "1.2.0"
 CALIBRATION = 600
 LOST_FACES = 0.003
 """Share of held-out true faces that the rejection of false alarms may cost."""

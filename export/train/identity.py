@@ -46,7 +46,15 @@ STAGES: tuple[IdentityStage, ...] = (
         size=112, batch=64, steps=800, epochs=8, rate=1e-3, warmup=200, ema=0.999, seed=4, hardness=faces.HARD
     ),
     IdentityStage(
-        size=112, batch=64, steps=800, epochs=9, rate=1e-3, warmup=200, ema=0.999, seed=5, hardness=faces.HARD
+        size=112,
+        batch=64,
+        steps=800,
+        epochs=12,
+        rate=1e-3,
+        warmup=200,
+        ema=0.999,
+        seed=5,
+        hardness=faces.HARD,
     ),
 )
 
