@@ -71,8 +71,7 @@ def _often(pack: Faces) -> np.ndarray:
     often[(pack.age >= 0) & (pack.age < AGES.index("20-29"))] = 3
     often[women & (pack.age >= AGES.index("40-49"))] = 3
     often[women & (pack.race == RACES.index("Southeast Asian"))] = 3
-    often[women & (pack.race == RACES.index("Black"))] = 4
-    often[women & (pack.race == RACES.index("Indian"))] = 5
+    often[women & np.isin(pack.race, [RACES.index("Black"), RACES.index("Indian")])] = 4
     return often
 
 

@@ -55,7 +55,6 @@ STAGES: tuple[AttributesStage, ...] = (
     AttributesStage(epochs=8, seed=6, kept=2 / 3, hardness=batches.Hardness(worn=0.2, mixed=0.1), taught=0.2),
     AttributesStage(epochs=6, seed=8, kept=3 / 4, hardness=batches.Hardness(worn=0.3, mixed=0.4)),
     AttributesStage(epochs=10, seed=9, hardness=SOFT),
-    AttributesStage(epochs=10, seed=10, kept=1 / 4, beside=True, hardness=SOFT),
 )
 
 SMOOTHING = 0.03

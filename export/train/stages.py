@@ -38,10 +38,8 @@ class TrainConfig:
         seed: of data order, augmentation and first weights.
         bfloat16: multiply in bfloat16 where the processor can (AVX512-BF16, AMX), 1.4 times as fast;
             weights, sums and losses stay float32.
-        kept: share of the weights of the stage before in those it ends with, for what that one knew of faces
-            that this one sees less of (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
-        beside: it begins where the stage before it began, not where that ended: with `kept` the result is the
-            mean of both, which see other faces and err elsewhere (model soups, Wortsman et al. 2022).
+        kept: share of the weights it begins with in those it ends with, for what the stages before knew of
+            faces that this one sees less of (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
         patience: the stage ends after so many epochs without a better score on held-out faces, and its best
             averaged weights count instead of the last ones; 0 for neither.
     """
@@ -59,7 +57,6 @@ class TrainConfig:
     seed: int = 1
     bfloat16: bool = False
     kept: float = 0.0
-    beside: bool = False
     patience: int = 0
 
 
@@ -157,7 +154,7 @@ def train_stages(
     Raises:
         ValueError: no stage is given.
     """
-    before = began = begin / "averaged.npz" if begin else None
+    before = begin / "averaged.npz" if begin else None
     for number, config in enumerate(stages, 1):
         log.info("stage %d of %d: %s", number, len(stages), config)
         folder = run / f"stage{number}"
@@ -174,9 +171,8 @@ def train_stages(
         glance = _Glance(averaged, build(fixed), config, score, folder)
         done = averaged.count // config.steps
         if done < config.epochs and not glance.finished:
-            start = began if config.beside else before
-            if start is not None:
-                carry_over(read_averaged(start)[0], model.network)
+            if before is not None:
+                carry_over(read_averaged(before)[0], model.network)
             total = config.steps * config.epochs
             optimizer = adamw(
                 rate=config.rate,
@@ -204,7 +200,7 @@ def train_stages(
             averaged.values = [config.kept * old + (1 - config.kept) * new for old, new in pairs]
             after = folder / "blended.npz"
             averaged.save(after)
-        began, before = began if config.beside else before, after
+        before = after
     if before is None or not stages:
         raise ValueError("no stage to train")
     shutil.copyfile(before, run / "averaged.npz")

@@ -296,17 +296,6 @@ def test_a_stage_keeps_as_much_of_what_it_began_with_as_asked(packs: Path, tmp_p
         assert np.allclose(got, 0.25 * old + 0.75 * new, atol=1e-6)
 
 
-def test_a_stage_beside_another_begins_where_that_began(packs: Path, tmp_path: Path):
-    first = training.AttributesStage(size=32, placed=False, batch=8, steps=4, epochs=1, warmup=2)
-    # It learns nothing, so that its kernels stay those it began with.
-    idle = replace(first, seed=3, rate=0.0, beside=True, kept=0.5)
-    result = training.train(packs, tmp_path, [first, replace(first, seed=2), idle], TINY)
-    one, two, three = (read_averaged(tmp_path / f"stage{n}" / "averaged.npz")[0][0] for n in (1, 2, 3))
-    assert not np.allclose(one, two)
-    assert np.allclose(three, one, atol=1e-6)
-    assert np.allclose(read_averaged(result)[0][0], (one + two) / 2, atol=1e-6)
-
-
 def test_pooling_by_place_begins_as_the_mean():
     keras.utils.set_random_seed(1)
     opened = net.build(None, TINY, teaching=True)
