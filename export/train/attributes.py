@@ -16,7 +16,7 @@ from export.data import attribute_batches as batches
 from export.data.attribute_faces import Faces, load, plain_pack
 from export.models import attributes as net
 from export.train.averaging import Trainer, unit, weighted_mean
-from export.train.opinions import Opinions, second_opinions
+from export.train.opinions import second_opinions
 from export.train.stages import TrainConfig, read_run, train_stages
 
 log = logging.getLogger(__name__)
@@ -189,16 +189,12 @@ def train(
         )
     shape = network or net.AttributesConfig()
     held = {p.parent.name: load(p.parent) for p in sorted(packs.glob("dev*/ready"))}
-    opinions: Opinions = {}
 
     def drawn(config: AttributesStage, epoch: int) -> batches.AttributeBatches:
-        nonlocal opinions
-        if config.hardness.soft and not opinions:
-            opinions = second_opinions(load(packs / "bare"))
         return batches.AttributeBatches(
             packs,
             config.hardness,
-            opinions=opinions if config.hardness.soft else None,
+            opinions=second_opinions(load(packs / "bare")) if config.hardness.soft else None,
             size=config.size,
             batch=config.batch,
             steps=config.steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,27 +35,15 @@ class IdentityStage(TrainConfig):
     hardness: faces.Hardness = faces.GENTLE
 
 
+LARGE = IdentityStage(size=112, batch=64, steps=800, rate=1e-3, warmup=200, ema=0.999, hardness=faces.HARD)
+
 STAGES: tuple[IdentityStage, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
     IdentityStage(size=64, epochs=13, rate=3e-3),
     IdentityStage(size=64, epochs=11, rate=2e-3, seed=2, hardness=faces.HARD),
-    IdentityStage(
-        size=112, batch=64, steps=800, epochs=3, rate=1e-3, warmup=200, ema=0.999, seed=3, hardness=faces.HARD
-    ),
-    IdentityStage(
-        size=112, batch=64, steps=800, epochs=8, rate=1e-3, warmup=200, ema=0.999, seed=4, hardness=faces.HARD
-    ),
-    IdentityStage(
-        size=112,
-        batch=64,
-        steps=800,
-        epochs=12,
-        rate=1e-3,
-        warmup=200,
-        ema=0.999,
-        seed=5,
-        hardness=faces.HARD,
-    ),
+    replace(LARGE, epochs=3, seed=3),
+    replace(LARGE, epochs=8, seed=4),
+    replace(LARGE, epochs=12, seed=5),
 )
 
 WEIGHTS = {"cosine": 10.0, "others": 0.3, "people": 0.05, "quality": 0.5}

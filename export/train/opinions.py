@@ -27,6 +27,7 @@ SEEDS = 3
 """Networks a fold; the mean of their probabilities counts."""
 EPOCHS = 12
 FEW = 200
+"""Faces to learn from below which a judge's opinion is not worth asking for."""
 
 Opinions = Mapping[bytes, np.ndarray]
 """Bytes of a packed embedding to the probabilities of both genders, 2 float32."""
