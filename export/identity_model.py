@@ -20,7 +20,7 @@ from export.models.identity import DIMENSIONS
 from export.train.averaging import unit
 from export.train.identity import embed, load_network, whiten, whitening
 
-VERSION = "1.3.0"
+VERSION = "1.4.0"
 CALIBRATION = 600
 WHITENED = 8000
 """Training faces that tell how embeddings are spread."""
@@ -73,7 +73,7 @@ def sampled_crops(packs: Path, size: int, count: int, *, seed: int) -> np.ndarra
     for name in names:
         pack = faces.load(packs / name)
         for row in np.sort(rng.choice(len(pack), min(len(pack), count // len(names)), replace=False)):
-            out.append(plain(pack.images[int(row)], size, margin=faces.MARGIN))
+            out.append(plain(pack.images[int(row)], size, margin=faces.SHOWN))
     return np.array(out)
 
 

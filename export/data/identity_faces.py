@@ -18,7 +18,7 @@ import numpy as np
 from edge.camera import read_image
 from edge.geometry import align
 from edge.masks import Worn, paint_mask
-from edge.tasks.identity import TEMPLATE
+from edge.tasks.identity import ARCFACE, ZOOM
 from export.data import packs
 from export.data.attribute_batches import augment, lower_half, plain
 from export.data.batches import Batches
@@ -28,7 +28,9 @@ from export.data.packs import Row
 
 SIDE = 128
 MARGIN = SIDE / 112
-"""The packed crop is `SIDE` pixels and shows `MARGIN` times what the model sees, so that it can be moved."""
+"""The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
+SHOWN = MARGIN * ZOOM
+"""How many times what the device shows the model the packed crop shows."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 HELD_OUT = 7
 """Of celeba, people whose number this divides are never trained on."""
@@ -69,7 +71,7 @@ def load(folder: Path) -> People:
 
 def template() -> np.ndarray:
     """The landmark template of the packed crop, 5 x 2 in its sides."""
-    return ((np.array(TEMPLATE) - 0.5) / MARGIN + 0.5).astype(np.float32)
+    return ((np.array(ARCFACE) - 0.5) / MARGIN + 0.5).astype(np.float32)
 
 
 def names_of(folder: Path) -> dict[str, str]:
@@ -178,16 +180,20 @@ class Hardness:
         mixed: share of faces that are blended with another one of the batch; the teacher's embedding of such
             a face is taken to be that between both (mixup, Zhang et al. 2018; a morph of two faces is like
             both, Ferrara et al. 2014, "The magic passport").
+        zoom: how many times larger than `MARGIN` has them faces are shown.
     """
 
     moved: float = 0.35
     spoilt: float = 0.5
     swapped: float = 0.0
     mixed: float = 0.0
+    zoom: float = 1.0
 
 
 GENTLE = Hardness()
 HARD = Hardness(moved=0.7, spoilt=0.8, swapped=0.5, mixed=0.3)
+AS_SEEN = Hardness(swapped=0.5, zoom=1.06)
+"""Faces much as the device will show them, for the end."""
 
 
 class IdentityBatches(Batches):
@@ -225,7 +231,9 @@ class IdentityBatches(Batches):
                 image = (self.packs["bare"].images[pack.row[row]] * (1 - share) + other * share).astype(
                     np.uint8
                 )
-            images[i] = augment(image, self.size, rng, margin=MARGIN, moved=how.moved, spoilt=how.spoilt)
+            images[i] = augment(
+                image, self.size, rng, margin=MARGIN * how.zoom, moved=how.moved, spoilt=how.spoilt
+            )
             targets[i, TARGET] = pack.embedding[row]
             targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
         return mix(images, targets, rng, how.mixed)
@@ -248,4 +256,4 @@ def mix(
 
 def dev_batches(pack: People, size: int) -> np.ndarray:
     """Packed faces as the device would cut them, n x size x size x 3 float32."""
-    return np.array([plain(image, size, margin=MARGIN) for image in pack.images], np.float32)
+    return np.array([plain(image, size, margin=SHOWN) for image in pack.images], np.float32)

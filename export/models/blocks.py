@@ -8,6 +8,7 @@ of the same accuracy. Later ones, where parameters count, are inverted bottlenec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -148,6 +149,32 @@ def carry_over(weights: list[np.ndarray], network: keras.Model) -> None:
             fitted *= (before / side) ** 2
             weights = [*weights[:place], fitted[..., None], *weights[place + 1 :]]
     network.set_weights(weights)
+
+
+def deepen(weights: list[np.ndarray], depths: Sequence[int], network: keras.Model, shape: Backbone) -> None:
+    """Sets weights of a network with fewer blocks; those that it lacks compute nothing at first.
+
+    They are put behind the blocks of their stage, with a scale of zero at the end of their residual branch,
+    so that the network says what the smaller one said (as in Goyal et al. 2017, sec. 5.1).
+
+    Args:
+        weights: of the smaller network, in its order.
+        depths: blocks of its stages, at most as many as `shape` has.
+        network: the deeper one, else of the same shape.
+        shape: of the deeper one.
+    """
+    own = network.get_weights()
+    arrays = 5  # of a convolution with its normalisation: kernel, scale, offset, mean, variance
+    out, before, after = list(weights[:arrays]), arrays, arrays
+    for had, has, fused in zip(depths, shape.depths, shape.fused, strict=True):
+        block = arrays * (2 if fused else 3)
+        out += weights[before : before + had * block]
+        for start in range(after + had * block, after + has * block, block):
+            new = own[start : start + block]
+            new[-4] = np.zeros_like(new[-4])
+            out += new
+        before, after = before + had * block, after + has * block
+    carry_over(out + list(weights[before:]), network)
 
 
 def fold_normalisation(weights: list[np.ndarray]) -> list[np.ndarray]:

@@ -18,7 +18,7 @@ class IdentityConfig(Backbone):
 
     stem: int = 32
     widths: tuple[int, int, int] = (40, 96, 160)
-    depths: tuple[int, int, int] = (2, 5, 3)
+    depths: tuple[int, int, int] = (2, 7, 5)
     expansions: tuple[int, int, int] = (2, 4, 4)
     fused: tuple[bool, bool, bool] = (True, False, False)
     top: int = 384

@@ -44,6 +44,8 @@ STAGES: tuple[IdentityStage, ...] = (
     replace(LARGE, epochs=3, seed=3),
     replace(LARGE, epochs=8, seed=4),
     replace(LARGE, epochs=12, seed=5),
+    replace(LARGE, epochs=10, seed=6),
+    replace(LARGE, epochs=1, rate=3e-4, warmup=50, ema=0.998, seed=8, hardness=faces.AS_SEEN),
 )
 
 WEIGHTS = {"cosine": 10.0, "others": 0.3, "people": 0.05, "quality": 0.5}

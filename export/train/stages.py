@@ -15,8 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from export.models.blocks import carry_over, fold_normalisation
-from export.train.averaging import Averaged, adamw, checkpoints, read_averaged
+from export.models.blocks import carry_over, deepen, fold_normalisation
+from export.train.averaging import Averaged, adamw, checkpoints, read_averaged, write_averaged
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,20 @@ class _Glance(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def _first(begin: Path, run: Path, shape: Any, build: Build) -> Path:
+    """The weights to begin with: those of another run, made to fit where its network has fewer blocks."""
+    weights, facts = begin / "averaged.npz", read_facts(begin)
+    depths = facts["shape"].get("depths")
+    if depths == getattr(shape, "depths", None):
+        return weights
+    log.info("the network grows from %s to %s blocks", depths, shape.depths)
+    run.mkdir(parents=True, exist_ok=True)
+    network = build(facts["size"] if facts["placed"] else None)
+    deepen(read_averaged(weights)[0], depths, network, shape)
+    write_averaged(run / "deepened.npz", network.get_weights(), 0)
+    return run / "deepened.npz"
+
+
 def train_stages(
     run: Path,
     stages: Sequence[TrainConfig],
@@ -146,7 +160,8 @@ def train_stages(
         trainer: wraps a network, which it keeps as `network`, with its losses; for a stage.
         batches: of a stage, from an epoch on.
         score: see `Score`.
-        begin: run folder whose weights the first stage goes on from; None begins anew.
+        begin: run folder whose weights the first stage goes on from; None begins anew. Its network may have
+            fewer blocks.
 
     Returns:
         The file of averaged weights, for `read_run`.
@@ -154,7 +169,7 @@ def train_stages(
     Raises:
         ValueError: no stage is given.
     """
-    before = begin / "averaged.npz" if begin else None
+    before = _first(begin, run, shape, build) if begin else None
     for number, config in enumerate(stages, 1):
         log.info("stage %d of %d: %s", number, len(stages), config)
         folder = run / f"stage{number}"

@@ -10,13 +10,15 @@ import keras
 import numpy as np
 import pytest
 
-from edge.tasks.identity import Embedder
+from edge.geometry import align
+from edge.tasks.identity import TEMPLATE, Embedder
 from edge.tflite import load_manifest, load_model
 from export import evaluate_identity as scores
 from export import identity_model, parity
 from export.data import identity_faces as faces
 from export.models import identity as net
 from export.train import identity as training
+from export.train.averaging import read_averaged
 from export.train.stages import TrainConfig, precision
 
 TINY = net.IdentityConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=16)
@@ -39,6 +41,19 @@ def run(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def test_a_run_goes_on_with_more_blocks(packs: Path, run: Path, tmp_path: Path):
+    deeper = replace(TINY, depths=(1, 3, 2))
+    stage = training.IdentityStage(size=SIZE, batch=8, steps=4, epochs=1, warmup=1, bfloat16=False)
+    training.train(packs, tmp_path, [stage], deeper, begin=run)
+    crops = faces.dev_batches(faces.load(packs / "dev_bare"), SIZE)
+    before, begun = training.load_network(run), net.build(SIZE, deeper)
+    begun.set_weights(read_averaged(tmp_path / "deepened.npz")[0])
+    assert len(begun.weights) == len(before.weights) + 3 * 15
+    assert np.allclose(training.embed(begun, crops), training.embed(before, crops), atol=1e-6)
+    after = training.load_network(tmp_path)
+    assert not np.allclose(training.embed(after, crops), training.embed(before, crops), atol=1e-6)
+
+
 def test_packs_hold_nobody_twice(packs: Path):
     bare, held = faces.load(packs / "bare"), faces.load(packs / "dev_bare")
     assert len(bare) == 4 + 4 + 2 + 3 + 1  # three of celeba are held out, lfw and fairface_dev not there
@@ -51,6 +66,14 @@ def test_packs_hold_nobody_twice(packs: Path):
     assert (painted.images != bare.images).any(axis=(1, 2, 3)).all()
     covered = faces.load(packs / "occluded")
     assert covered.row.tolist() == list(range(0, len(bare), 3))
+
+
+def test_scored_and_calibrated_crops_are_cut_as_on_the_device(packs: Path):
+    pack = faces.load(packs / "dev_bare")
+    of_pack = faces.dev_batches(pack, 112)
+    for image, shown in zip(pack.images, of_pack, strict=True):
+        cut = align(np.asarray(image), faces.template() * faces.SIDE, np.array(TEMPLATE), 112)
+        assert np.abs(cut.astype(float) - shown).mean() < 1
 
 
 def test_batches_repeat_and_point_at_the_bare_face(packs: Path):
