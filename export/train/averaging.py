@@ -45,6 +45,9 @@ class Averaged(keras.callbacks.Callback):
         self.count += 1
         if self.count % self.EVERY:
             return
+        # While it trains with JAX, Keras keeps the weights outside of the model.
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
         now = self.network.get_weights()
         if self.values is None:
             self.values = now

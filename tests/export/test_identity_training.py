@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from export import identity_model, parity
 from export.data import identity_faces as faces
 from export.models import identity as net
 from export.train import identity as training
-from export.train.averaging import read_averaged
+from export.train.averaging import Averaged, read_averaged
 from export.train.stages import TrainConfig, precision
 
 TINY = net.IdentityConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=16)
@@ -111,6 +112,19 @@ def test_hard_faces_are_swapped_and_blended(packs: Path):
     assert np.allclose(shares @ [0, 100, 200], x[:, 0, 0, 0], atol=1e-3)
     assert (np.diag(shares) > 0.499).all()
     assert (np.diag(shares) < 1).all()
+
+
+def test_averages_are_of_weights_that_the_backend_keeps_elsewhere(tmp_path: Path):
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
+    averaged = Averaged(network, 0.9, tmp_path / "averaged.npz", tmp_path / "history.jsonl")
+    late = np.full((2, 1), 5.0, np.float32)
+    averaged.set_model(SimpleNamespace(jax_state_sync=lambda: network.set_weights([late])))
+    for step in range(Averaged.EVERY):
+        averaged.on_train_batch_end(step)
+    averaged.on_epoch_end(0)
+    (mean,), steps = read_averaged(tmp_path / "averaged.npz")
+    assert steps == Averaged.EVERY
+    assert (mean == late).all()
 
 
 def test_losses_fall_towards_the_own_face_and_person():
