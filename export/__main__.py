@@ -137,8 +137,9 @@ def parser() -> argparse.ArgumentParser:
         dest="begin",
         type=Path,
         metavar="RUN",
-        help="begin with the weights of another run folder, such as `restore` makes, and train only the last "
-        "stages of the recipe: as many as --epochs has numbers, or one",
+        help="begin with the weights of another run folder, such as `restore` makes (its network may have "
+        "fewer blocks), and train only the last stages of the recipe: as many as --epochs has numbers, or "
+        "one",
     )
     kind.add_argument(
         "--student",
