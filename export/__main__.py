@@ -55,7 +55,7 @@ attributes model, whose features judge the pictures:
 
 to train on what ships, without the checkpoints behind it, say with faces of your own among the packed ones:
   python -m export restore identity                  runs/identity/restored, out of converted_models
-  python -m export train identity --from runs/identity/restored --epochs 4
+  python -m export train identity --from runs/identity/restored --epochs 4 1
 
 DATA holds scenes/SET/images/*.jpg, scenes/SET/annotations/*.xml (PASCAL VOC) and faces/SET/landmarks.csv;
 see docs/training.md for the sets and for how to bring your own.

@@ -15,7 +15,6 @@ from edge.unlock.vault import MODES
 from export import cards, convert, manifest, parity
 from export import evaluate_identity as scores
 from export.data import identity_faces as faces
-from export.data.attribute_batches import plain
 from export.models.identity import DIMENSIONS
 from export.train.averaging import unit
 from export.train.identity import embed, load_network, whiten, whitening
@@ -73,7 +72,7 @@ def sampled_crops(packs: Path, size: int, count: int, *, seed: int) -> np.ndarra
     for name in names:
         pack = faces.load(packs / name)
         for row in np.sort(rng.choice(len(pack), min(len(pack), count // len(names)), replace=False)):
-            out.append(plain(pack.images[int(row)], size, margin=faces.SHOWN))
+            out.append(faces.seen(pack.images[int(row)], size))
     return np.array(out)
 
 

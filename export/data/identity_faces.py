@@ -29,8 +29,6 @@ from export.data.packs import Row
 SIDE = 128
 MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
-SHOWN = MARGIN * ZOOM
-"""How many times what the device shows the model the packed crop shows."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 HELD_OUT = 7
 """Of celeba, people whose number this divides are never trained on."""
@@ -254,6 +252,11 @@ def mix(
     return images, targets
 
 
+def seen(image: np.ndarray, size: int) -> np.ndarray:
+    """A packed face as the device would cut it: size x size x 3 uint8."""
+    return plain(image, size, margin=MARGIN * ZOOM)
+
+
 def dev_batches(pack: People, size: int) -> np.ndarray:
     """Packed faces as the device would cut them, n x size x size x 3 float32."""
-    return np.array([plain(image, size, margin=SHOWN) for image in pack.images], np.float32)
+    return np.array([seen(image, size) for image in pack.images], np.float32)

@@ -174,7 +174,7 @@ def deepen(weights: list[np.ndarray], depths: Sequence[int], network: keras.Mode
             new[-4] = np.zeros_like(new[-4])
             out += new
         before, after = before + had * block, after + has * block
-    carry_over(out + list(weights[before:]), network)
+    network.set_weights(out + list(weights[before:]))
 
 
 def fold_normalisation(weights: list[np.ndarray]) -> list[np.ndarray]:
