@@ -40,10 +40,10 @@ the same with `attributes` (mask state and gender), which needs the face model f
   python -m export sizes --data DATA --masks DIR                   accuracy against latency (20 minutes)
 
 the same with `identity` (the same person, masked or not), which needs the face model first:
-  python -m export prepare identity --data DATA                    pack aligned faces (10 minutes, 8 GB)
+  python -m export prepare identity --data DATA --teacher FILE     pack aligned faces (15 minutes, 8 GB)
   python -m export train identity                                  about an hour on 2 cores
   python -m export convert identity --data DATA --masks DIR
-  python -m export evaluate identity --data DATA --masks DIR
+  python -m export evaluate identity --data DATA --masks DIR --teacher FILE
 
 the same with `unmask` (what a mask hides), which needs the face model first; RUN is the run folder of the
 attributes model, whose features judge the pictures:
@@ -92,6 +92,15 @@ def parser() -> argparse.ArgumentParser:
     def teachers(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--teachers", type=Path, help="folder with the reference detectors")
 
+    def teacher(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--teacher",
+            type=Path,
+            metavar="FILE",
+            help="identity: face recognition network to learn from, or to compare with, .tflite "
+            "(docs/training.md says which)",
+        )
+
     def masks(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--masks",
@@ -119,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
         "prepare", "face: label the pictures with the teacher's landmarks; the others: pack the faces"
     )
     teachers(sub)
+    teacher(sub)
     masks(sub)
     run_folder(sub)
     sub = command("train", "train, or go on from the last checkpoint")
@@ -172,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     )
     sub = command("evaluate", "score every precision on pictures never trained on")
     teachers(sub)
+    teacher(sub)
     masks(sub)
     judges(sub)
     models(sub)
@@ -363,7 +374,11 @@ def _identity(args: argparse.Namespace) -> None:
     if args.command == "prepare":
         from export.data.identity_faces import prepare
 
-        print(f"packed faces: {prepare(args.data, packs)}")
+        if not args.teacher:
+            raise ValueError(
+                "prepare needs --teacher, a face recognition network: docs/training.md says where to get one"
+            )
+        print(f"packed faces: {prepare(args.data, packs, args.teacher)}")
     elif args.command == "train":
         from export.train.identity import STAGES, train
 
@@ -381,7 +396,14 @@ def _identity(args: argparse.Namespace) -> None:
         from export.evaluate_identity import evaluate, table
         from export.evaluate_unlock import unlock_table
 
-        result = evaluate(args.data, args.models, masks=args.masks, report=args.report, trials=True)
+        result = evaluate(
+            args.data,
+            args.models,
+            masks=args.masks,
+            teacher=args.teacher,
+            report=args.report,
+            trials=True,
+        )
         print(f"{table(result)}\n\n{unlock_table(result['unlock'])}\n\nthe whole report: {args.report}")
 
 

@@ -200,8 +200,8 @@ IDENTITY = """# identity: the same person, masked or not
 
 A small network ({parameters:,} parameters, {macs:.0f} million multiply-accumulates) turns an aligned face
 into {dimensions} numbers of length 1. The cosine between two such embeddings tells how likely they are one
-person's, whether the faces are bare or masked. It was taught by a network for bare faces to give the masked
-face the embedding of the bare one.
+person's, whether the faces are bare or masked. It was taught by two networks for bare faces to give the
+masked face what they give the bare one, also of faces that nobody has: blended, composed and warped ones.
 
 - **Input**: 1 x {size} x {size} x 3 uint8 RGB, cut by `edge.geometry.align` with the template of the
   manifest. Normalisation is inside.

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from edge.camera import read_image
 from edge.config import FARS
 from edge.geometry import align
-from edge.tasks.identity import TEMPLATE, Embedder
+from edge.tasks.identity import ARCFACE, TEMPLATE, Embedder
 from edge.tflite import Model, load_manifest, load_model
 from export.data.crop_sets import embeddings_of, entries, found_landmarks
+from export.data.teacher import CROP, Teacher
 from export.evaluate_attributes import painter
 from export.evaluate_unlock import unlock_table, unlock_trials
 from export.verification import ten_folds, threshold_at, true_accepts
@@ -48,7 +49,8 @@ class Wild:
         same: m bool.
         fold: m int, 0..9.
         missing: pairs of the standard list whose pictures are not there.
-        teacher: n x 128 float32, the teacher's embeddings of the bare faces, or None.
+        teachers: by name, embeddings of the `bare` and, where the teacher can be asked, the `masked` faces,
+            n x d float32.
         painted_with: what painted the masks.
     """
 
@@ -60,7 +62,7 @@ class Wild:
     same: np.ndarray
     fold: np.ndarray
     missing: int
-    teacher: np.ndarray | None
+    teachers: dict[str, dict[str, np.ndarray]]
     painted_with: str
 
 
@@ -88,55 +90,71 @@ def read_pairs(path: Path) -> list[tuple[str, str, bool, int]]:
     return out
 
 
-def load_wild(data: Path, size: int, masks: Path | None = None) -> Wild:
+def load_wild(
+    data: Path,
+    size: int,
+    masks: Path | None = None,
+    *,
+    template: np.ndarray | None = None,
+    teacher: Path | None = None,
+) -> Wild:
     """lfw as the device would cut it, bare and with a mask worn correctly.
 
     Args:
         data: folder with `faces/lfw`.
         size: side of the crop, pixels.
         masks: as in `export.evaluate_attributes.painter`.
+        template: of the alignment, 5 x 2 in sides of the crop; None takes that of the code.
+        teacher: file of a teacher, to be asked about the same faces.
     """
+    asked = Teacher(teacher) if teacher else None
     folder = data / "faces" / "lfw"
     paint, painted_with = painter(masks)
     known = entries(folder)
-    template = np.array(TEMPLATE, np.float32)
-    bare: list[np.ndarray] = []
-    masked: list[np.ndarray] = []
+    template = np.array(TEMPLATE if template is None else template, np.float32)
+    crops: dict[str, list[np.ndarray]] = {"bare": [], "masked": []}
+    said: dict[str, list[np.ndarray]] = {"bare": [], "masked": []}
     kept = []
     for i, entry in enumerate(tqdm(known, desc="lfw", unit="face", leave=False)):
         image = read_image(entry.path)
         points = found_landmarks(image, entry.landmarks)
         rng = np.random.default_rng((12, zlib.crc32(str(entry.path.name).encode())))
         covered = paint(image, (entry.landmarks + points) / 2, "correct", rng)
+        shown = {
+            "bare": (image, points),
+            "masked": (covered, found_landmarks(covered, entry.landmarks)),
+        }
         try:
-            crops = [
-                align(picture, where, template, size)
-                for picture, where in (
-                    (image, points),
-                    (covered, found_landmarks(covered, entry.landmarks)),
-                )
-            ]
+            cut = {kind: align(*of, template, size) for kind, of in shown.items()}
+            for_teacher = {kind: align(*of, np.array(ARCFACE), CROP) for kind, of in shown.items()}
         except ValueError:
             continue
-        for crop, rows in zip(crops, (bare, masked), strict=True):
-            rows.append(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB))
+        for kind, crop in cut.items():
+            crops[kind].append(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB))
+            if asked:
+                said[kind] += list(asked.embed([cv2.cvtColor(for_teacher[kind], cv2.COLOR_BGR2RGB)]))
         kept.append(i)
     stems = [str(known[i].path.relative_to(folder).with_suffix("")) for i in kept]
     row_of = {stem: row for row, stem in enumerate(stems)}
     people = sorted({stem.split("/")[0] for stem in stems})
     standard = read_pairs(folder / "pairs.txt")
     found = [p for p in standard if p[0] in row_of and p[1] in row_of]
-    teacher = embeddings_of(folder)
+    teachers: dict[str, dict[str, np.ndarray]] = {}
+    given = embeddings_of(folder)
+    if given is not None:
+        teachers["the teacher of the data"] = {"bare": given[kept]}
+    if asked:
+        teachers["the teacher that is asked"] = {kind: np.array(rows) for kind, rows in said.items()}
     return Wild(
-        np.array(bare),
-        np.array(masked),
+        np.array(crops["bare"]),
+        np.array(crops["masked"]),
         np.array([people.index(stem.split("/")[0]) for stem in stems]),
         np.array([known[i].gender for i in kept]),
         np.array([(row_of[a], row_of[b]) for a, b, _, _ in found]),
         np.array([same for _, _, same, _ in found]),
         np.array([fold for _, _, _, fold in found]),
         len(standard) - len(found),
-        None if teacher is None else teacher[kept],
+        teachers,
         painted_with,
     )
 
@@ -169,10 +187,12 @@ def figures(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, dict[str, Any
 
     Args:
         wild: the pairs.
-        views: `bare` and `masked` embeddings, n x d.
+        views: `bare` and `masked` embeddings, n x d; without one of them its modes are left out.
     """
     out: dict[str, dict[str, Any]] = {}
     for mode, (a, b) in MODES.items():
+        if not {a, b} <= set(views):
+            continue
         scores = pair_scores(wild, views[a], views[b])
         accuracy, spread = ten_folds(scores, wild.same, wild.fold)
         rates = true_accepts(scores[wild.same], scores[~wild.same], FAR)
@@ -237,6 +257,7 @@ def evaluate(
     models: Path,
     *,
     masks: Path | None = None,
+    teacher: Path | None = None,
     wild: Wild | None = None,
     known: dict[str, dict[str, Views]] | None = None,
     report: Path | None = None,
@@ -248,6 +269,7 @@ def evaluate(
         data: folder with `faces/lfw`.
         models: folder with the manifest.
         masks: as in `export.evaluate_attributes.painter`.
+        teacher: as in `load_wild`.
         wild: loaded already.
         known: what each precision said of its `bare` and `masked` faces already.
         report: Markdown file to write; its figures and plot go beside it.
@@ -257,7 +279,9 @@ def evaluate(
         All figures.
     """
     entry = load_manifest(models).models["identity"]
-    wild = wild or load_wild(data, int(entry.input["width"]), masks)
+    wild = wild or load_wild(
+        data, int(entry.input["width"]), masks, template=entry.template(TEMPLATE), teacher=teacher
+    )
     result: dict[str, Any] = {
         "date": date.today().isoformat(),
         "default": entry.default,
@@ -278,9 +302,7 @@ def evaluate(
             views = now
             result["operating_points"] = operating_points(wild, now)
             result["quality"] = by_quality(wild, now, {k: q for k, (_, q) in found.items()})
-    if wild.teacher is not None:
-        bare = {"bare": wild.teacher, "masked": wild.teacher}
-        result["teacher"] = {"bare - bare": figures(wild, bare)["bare - bare"]}
+    result["teachers"] = {name: figures(wild, said) for name, said in wild.teachers.items()}
     if trials:
         result["unlock"] = unlock_trials(data, models, masks=masks)
     if report is not None:
@@ -299,8 +321,7 @@ def table(result: dict[str, Any]) -> str:
 
     for mode in MODES:
         lines += [line(mode, precision, rows[mode]) for precision, rows in result["precisions"].items()]
-        if mode in result.get("teacher", {}):
-            lines.append(line(mode, "the teacher", result["teacher"][mode]))
+        lines += [line(mode, name, rows[mode]) for name, rows in result["teachers"].items() if mode in rows]
     return "\n".join(lines)
 
 
@@ -342,7 +363,8 @@ deviation; each fold is judged by the threshold that is best on the other nine.
 
 {table}
 
-The teacher, a network for bare faces, is there for bare pairs alone: it is not among the reference models.
+The teachers are networks for bare faces. One is known by its embeddings of bare faces alone; the other one
+saw the very faces that the model saw, cut as it wants them, one view of each.
 
 ## Thresholds, from every face against every other ({default})
 

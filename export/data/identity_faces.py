@@ -1,25 +1,28 @@
-"""What the identity model learns from: aligned faces with the teacher's embedding of the bare face.
+"""What the identity model learns from: aligned faces with what two teachers say of the bare face.
 
 Every picture goes the way it will go on the device: our face detector finds the landmarks, on the painted
-picture too. lfw is never packed; of celeba every seventh person is held out.
+picture too. lfw is never packed; of celeba every seventh person is held out. One teacher's embeddings come
+with the data, the other one is asked, also about faces that nobody has, see `export.data.teacher`.
 """
 
 from __future__ import annotations
 
 import csv
+import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.geometry import align
 from edge.masks import Worn, paint_mask
 from edge.tasks.identity import ARCFACE, ZOOM
-from export.data import packs
+from export.data import packs, teacher
 from export.data.attribute_batches import augment, lower_half, plain
 from export.data.batches import Batches
 from export.data.crop_sets import Entry, entries, found_landmarks
@@ -27,16 +30,25 @@ from export.data.occluders import paint_occluder
 from export.data.packs import Row
 
 SIDE = 128
+SECONDS = "second.npy"
+"""Beside a pack of bare faces: what the teacher that is asked says of them."""
+TEACHER = "teacher.tflite"
+"""Among the packs: the teacher that is asked."""
 MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
+ASKED = 64  # faces at a time, between two moves of the progress bar
 HELD_OUT = 7
 """Of celeba, people whose number this divides are never trained on."""
 
-# Columns of the targets.
-TARGET = slice(0, 128)
-ROW, PERSON = 128, 129
-COLUMNS = 130
+# Columns of an embedding, and of the targets: what the teacher of the data says, zeros of an imagined face,
+# and what the teacher that is asked says.
+FIRST = slice(0, 128)
+SECOND = slice(FIRST.stop, FIRST.stop + teacher.DIMENSIONS)
+DIMENSIONS = SECOND.stop
+TARGET = slice(0, DIMENSIONS)
+ROW, PERSON = DIMENSIONS, DIMENSIONS + 1
+COLUMNS = DIMENSIONS + 2
 
 
 @dataclass(slots=True)
@@ -45,7 +57,8 @@ class People:
 
     Attributes:
         images: n x SIDE x SIDE x 3 uint8 RGB.
-        embedding: n x 128 float16 of length 1, the teacher's of the bare face.
+        embedding: n x 128 float16 of length 1, the teacher's of the bare face; once loaded n x DIMENSIONS,
+            with those of the other teacher behind them, of length 1 too.
         row: n int32, row of the same face in the pack of bare ones.
         person: n int32, -1 unknown; the same number is the same person.
     """
@@ -64,7 +77,11 @@ _DTYPES = {"images": np.uint8, "embedding": np.float16, "row": np.int32, "person
 
 def load(folder: Path) -> People:
     """A pack; pictures stay on disk until they are used."""
-    return packs.load(folder, People)
+    pack = packs.load(folder, People)
+    bare = "dev_bare" if folder.name.startswith("dev_") else "bare"
+    second = np.load(folder.parent / bare / SECONDS)
+    pack.embedding = np.hstack([pack.embedding, second[pack.row]])
+    return pack
 
 
 def template() -> np.ndarray:
@@ -125,14 +142,29 @@ def _collect(tasks: Sequence[Task], title: str, folder: Path) -> None:
     packs.collect(_row, tasks, title, folder, People, _DTYPES)
 
 
-def prepare(data: Path, out: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
+def _ask(asked: teacher.Teacher, folder: Path) -> None:
+    """Writes what the teacher says of a pack of bare faces, unless that is there."""
+    if (folder / SECONDS).exists():
+        return
+    images = packs.load(folder, People).images
+    starts = tqdm(range(0, len(images), ASKED), desc=f"{folder.name}: the teacher", unit=f"{ASKED} faces")
+    said = [asked.embed([taught(image) for image in images[start : start + ASKED]]) for start in starts]
+    np.save(folder / SECONDS, np.concatenate(said).astype(np.float16))
+
+
+def prepare(data: Path, out: Path, network: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
     """Packs all faces, one folder a kind; what is packed already is left alone.
 
     Args:
         data: folder with `faces/`.
         out: folder of the packs.
+        network: file of the teacher that is asked, see `teacher.Teacher`; copied to the packs.
         variants: seeds of the painted versions of each bare face.
+
+    Raises:
+        ValueError: the network is none that can teach.
     """
+    asked = teacher.Teacher(network)
     training: list[tuple[Entry, str]] = []
     held: list[tuple[Entry, str]] = []
     for name in SETS:
@@ -152,11 +184,14 @@ def prepare(data: Path, out: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
             return [Task(e, mode, seed, i, numbers.get(who, -1)) for i, (e, who) in enumerate(part)][::every]
 
         _collect(tasks("bare", 0), f"{title}bare faces", out / f"{prefix}bare")
+        _ask(asked, out / f"{prefix}bare")
         for seed in variants if part is training else (5,):
             suffix = str(seed) if part is training else ""
             _collect(tasks("painted", seed), f"{title}painted faces {seed}", out / f"{prefix}painted{suffix}")
         if part is training:
             _collect(tasks("occluded", 77, 3), "covered faces", out / "occluded")
+    if not (out / TEACHER).exists():
+        shutil.copyfile(network, out / TEACHER)
     return out
 
 
@@ -175,10 +210,12 @@ class Hardness:
     Attributes:
         moved, spoilt: see `augment`.
         swapped: share of painted faces that get the lower half, mask and all, of another painted face.
-        mixed: share of faces that are blended with another one of the batch; the teacher's embedding of such
-            a face is taken to be that between both (mixup, Zhang et al. 2018; a morph of two faces is like
+        mixed: share of faces that are blended with another one of the batch; the teachers' embeddings of such
+            a face are taken to be those between both (mixup, Zhang et al. 2018; a morph of two faces is like
             both, Ferrara et al. 2014, "The magic passport").
         zoom: how many times larger than `MARGIN` has them faces are shown.
+        imagined: share of faces that nobody has, see `teacher.imagine`; of those in a mask the lower half,
+            mask and all, is that of a painted face.
     """
 
     moved: float = 0.35
@@ -186,11 +223,13 @@ class Hardness:
     swapped: float = 0.0
     mixed: float = 0.0
     zoom: float = 1.0
+    imagined: float = 0.0
 
 
 GENTLE = Hardness()
 HARD = Hardness(moved=0.7, spoilt=0.8, swapped=0.5, mixed=0.3)
-AS_SEEN = Hardness(swapped=0.5, zoom=1.06)
+IMAGINED = replace(HARD, mixed=0.0, imagined=0.6)
+AS_SEEN = Hardness(swapped=0.5, zoom=1.06, imagined=0.6)
 """Faces much as the device will show them, for the end."""
 
 
@@ -207,6 +246,7 @@ class IdentityBatches(Batches):
         super().__init__(**drawing)
         names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
         self.hardness = hardness
+        self.teacher = teacher.Teacher(folder / TEACHER) if hardness.imagined else None
         self.packs = {name: load(folder / name) for name in names}
         kinds = [name.rstrip("0123456789") for name in names]
         shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
@@ -217,23 +257,30 @@ class IdentityBatches(Batches):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng, how = self.rng(index), self.hardness
+        bare, imagined = self.packs["bare"], {}
         images = np.empty((self.batch, self.size, self.size, 3), np.float32)
         targets = np.zeros((self.batch, COLUMNS), np.float32)
         for i, name in enumerate(rng.choice(list(self.packs), self.batch, p=self.shares)):
             pack = self.packs[name]
             row = int(rng.choice(self.rows[name]))
-            image = pack.images[row]
-            if name.startswith("painted") and rng.random() < how.swapped:
+            image, own = pack.images[row], bare.images[pack.row[row]]
+            new = rng.random() < how.imagined
+            if new:
+                image = own = teacher.imagine(own, bare.images[rng.integers(len(bare))], rng)
+                imagined[i] = taught(own)
+                targets[i, ROW] = targets[i, PERSON] = -1
+            else:
+                targets[i, TARGET] = pack.embedding[row]
+                targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
+            if name.startswith("painted") and (new or rng.random() < how.swapped):
                 share = lower_half(template(), SIDE, rng)
                 other = pack.images[rng.integers(len(pack))]
-                image = (self.packs["bare"].images[pack.row[row]] * (1 - share) + other * share).astype(
-                    np.uint8
-                )
+                image = (own * (1 - share) + other * share).astype(np.uint8)
             images[i] = augment(
                 image, self.size, rng, margin=MARGIN * how.zoom, moved=how.moved, spoilt=how.spoilt
             )
-            targets[i, TARGET] = pack.embedding[row]
-            targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
+        if self.teacher and imagined:
+            targets[list(imagined), SECOND] = self.teacher.embed(list(imagined.values()))
         return mix(images, targets, rng, how.mixed)
 
 
@@ -245,11 +292,21 @@ def mix(
     others = (chosen + rng.integers(1, max(len(images), 2), len(chosen))) % len(images)
     share = rng.uniform(0.5, 1, len(chosen)).astype(np.float32)
     before = images[others]
-    teacher = targets[chosen, TARGET] * share[:, None] + targets[others, TARGET] * (1 - share[:, None])
+    between = targets[chosen] * share[:, None] + targets[others] * (1 - share[:, None])
+    # Of an imagined face only one teacher told.
+    told = [targets[rows, FIRST].any(axis=1) for rows in (chosen, others)]
+    between[~(told[0] & told[1]), FIRST] = 0
     images[chosen] = images[chosen] * share[:, None, None, None] + before * (1 - share[:, None, None, None])
-    targets[chosen, TARGET] = teacher / np.maximum(np.linalg.norm(teacher, axis=1, keepdims=True), 1e-6)
+    for part in (FIRST, SECOND):
+        lengths = np.linalg.norm(between[:, part], axis=1, keepdims=True)
+        targets[chosen, part] = between[:, part] / np.maximum(lengths, 1e-6)
     targets[chosen, ROW] = targets[chosen, PERSON] = -1
     return images, targets
+
+
+def taught(image: np.ndarray) -> np.ndarray:
+    """A packed face as the teacher wants it: CROP x CROP x 3 uint8."""
+    return plain(image, teacher.CROP, margin=MARGIN)
 
 
 def seen(image: np.ndarray, size: int) -> np.ndarray:

@@ -9,7 +9,8 @@ from keras import layers
 
 from export.models.blocks import Backbone, backbone, pooled
 
-DIMENSIONS = 128
+DIMENSIONS = 128 + 192
+"""Of an embedding: as many as its two teachers' have."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,4 +1,4 @@
-"""Training of the identity model: taught by a network that knows bare faces, told apart from other people."""
+"""Training of the identity model: taught by networks that know bare faces, told apart from other people."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class IdentityStage(TrainConfig):
 
 LARGE = IdentityStage(size=112, batch=64, steps=800, rate=1e-3, warmup=200, ema=0.999, hardness=faces.HARD)
 
+IMAGINED = replace(LARGE, batch=128, steps=400, rate=1.4e-3, warmup=150, ema=0.998, hardness=faces.IMAGINED)
+
 STAGES: tuple[IdentityStage, ...] = (
     # Small pictures first: more than three times as many faces in the same time.
     IdentityStage(size=64, epochs=13, rate=3e-3),
@@ -45,11 +47,12 @@ STAGES: tuple[IdentityStage, ...] = (
     replace(LARGE, epochs=8, seed=4),
     replace(LARGE, epochs=12, seed=5),
     replace(LARGE, epochs=10, seed=6),
-    replace(LARGE, epochs=1, rate=3e-4, warmup=50, ema=0.998, seed=8, hardness=faces.AS_SEEN),
+    replace(IMAGINED, epochs=13, seed=21),
+    replace(IMAGINED, epochs=2, rate=4e-4, warmup=50, seed=22, hardness=faces.AS_SEEN),
 )
 
-WEIGHTS = {"cosine": 10.0, "others": 0.3, "people": 0.05, "quality": 0.5}
-"""The teacher's embedding teaches most: after 500 steps at 64 px, true accepts at FAR 1e-2 among people held
+WEIGHTS = {"first": 10.0, "second": 10.0, "others": 0.3, "people": 0.05, "quality": 0.5}
+"""The teachers' embeddings teach most: after 500 steps at 64 px, true accepts at FAR 1e-2 among people held
 out were 0.137 by it alone and 0.119 with more of the others, which fit the people they see."""
 SCALE = 32.0
 """Of cosines in a softmax (CosFace, Wang et al. 2018, sec. 3.4)."""
@@ -62,16 +65,18 @@ SAME = 0.45
 class IdentityTrainer(Trainer):
     """The network with its losses.
 
-    cosine: to the teacher's embedding of the bare face, however the face is covered now.
-    others: softmax over the teacher's embeddings of all training faces, in which the face has to find its own
+    first: cosine to the embedding that the teacher of the data gives the bare face, however the face is
+    covered now; of an imagined face nobody knows that.
+    second: to that of the teacher who is asked.
+    others: softmax over the teachers' embeddings of all training faces, in which the face has to find its own
     (as in contrastive distillation, Tian et al. 2020); faces that may be of the same person are left out, and
-    blended ones have none to find.
+    blended and imagined ones have none to find.
     people: ArcFace on the sets that tell who it is.
     quality: the squared error of the cosine that the network expects.
 
     Args:
         network: from `export.models.identity.build`.
-        known: n x d float32 of length 1, the teacher's embeddings of all training faces.
+        known: n x d float32, the teachers' embeddings of all training faces, `balanced`.
         centres: m x d float32, where the embeddings of each person with a label are to be at first.
     """
 
@@ -83,16 +88,20 @@ class IdentityTrainer(Trainer):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         p: dict[str, Any] = y_pred
-        target, row = y[:, faces.TARGET], ops.cast(y[:, faces.ROW], "int32")
-        person = ops.cast(y[:, faces.PERSON], "int32")
-        own = unit(p["embedding"])
-        cosine = ops.sum(own * target, axis=-1)
+        row, person = ops.cast(y[:, faces.ROW], "int32"), ops.cast(y[:, faces.PERSON], "int32")
+        own, target = balanced(p["embedding"]), balanced(y[:, faces.TARGET])
+        first, second = (
+            2 * ops.sum(own[:, part] * target[:, part], axis=-1) for part in (faces.FIRST, faces.SECOND)
+        )
+        told = ops.any(y[:, faces.FIRST] != 0, axis=-1)
         losses = {
-            "cosine": ops.mean(1 - cosine),
+            "first": weighted_mean(1 - first, told),
+            "second": ops.mean(1 - second),
             "others": self._others(own, target, row),
             "people": self._people(own, person),
             "quality": weighted_mean(
-                ops.square(ops.sigmoid(p["quality"][:, 0]) - ops.stop_gradient(cosine)), row >= 0
+                ops.square(ops.sigmoid(p["quality"][:, 0]) - ops.stop_gradient((first + second) / 2)),
+                row >= 0,
             ),
         }
         total = 0.0
@@ -114,13 +123,25 @@ class IdentityTrainer(Trainer):
         return weighted_mean(ops.logsumexp(logits, axis=-1) - ops.sum(logits * it, axis=-1), person >= 0)
 
 
+def balanced(vectors: Any) -> Any:
+    """Rows of length 1 in which what either teacher teaches counts alike; n x `faces.DIMENSIONS`."""
+    parts = [unit(vectors[:, part]) for part in (faces.FIRST, faces.SECOND)]
+    return ops.concatenate(parts, axis=-1) / 2**0.5
+
+
+def predict(network: keras.Model, crops: np.ndarray) -> np.ndarray:
+    """Embeddings of any length, n x d float32, of crops n x S x S x 3 in 0..255."""
+    out: np.ndarray = network.predict(crops, batch_size=128, verbose=0)["embedding"]
+    return out
+
+
 def embed(network: keras.Model, crops: np.ndarray) -> np.ndarray:
-    """Embeddings of length 1, n x d float32, of crops n x S x S x 3 in 0..255."""
-    return np.asarray(unit(network.predict(crops, batch_size=128, verbose=0)["embedding"]))
+    """Embeddings of length 1; arguments as in `predict`."""
+    return np.asarray(unit(predict(network, crops)))
 
 
 def whitening(
-    vectors: np.ndarray, *, share: float = 0.25, shrinkage: float = 0.1
+    vectors: np.ndarray, *, parts: Sequence[slice] = (), share: float = 0.25, shrinkage: float = 0.1
 ) -> tuple[np.ndarray, np.ndarray]:
     """What makes embeddings fill their space more evenly: `(vectors - mean) @ matrix`.
 
@@ -130,19 +151,23 @@ def whitening(
 
     Args:
         vectors: n x d, of training faces, bare and covered.
+        parts: of the d, which first are made to count alike.
         share: of the way to white, where all directions vary alike: 0..1.
         shrinkage: share of the mean variance that is added to each direction's.
 
     Returns:
-        mean, d float32; matrix, d x d float32, symmetric (ZCA).
+        mean, d float32; matrix, d x d float32 (ZCA).
     """
-    rows = vectors.astype(np.float64)
+    scale = np.ones(vectors.shape[1])
+    for part in parts:
+        scale[part] = 1 / np.linalg.norm(vectors[:, part], axis=1).mean()
+    rows = vectors.astype(np.float64) * scale
     covariance = np.cov(rows.T)
     size = len(covariance)
     values, axes = np.linalg.eigh(covariance + shrinkage * np.trace(covariance) / size * np.eye(size))
     # Of any scale: the device divides by the length.
     matrix = axes @ np.diag((values / values.mean()) ** (-share / 2)) @ axes.T
-    return rows.mean(axis=0).astype(np.float32), matrix.astype(np.float32)
+    return vectors.mean(axis=0).astype(np.float32), (scale[:, None] * matrix).astype(np.float32)
 
 
 def whiten(network: keras.Model, mean: np.ndarray, matrix: np.ndarray) -> None:
@@ -155,16 +180,22 @@ def whiten(network: keras.Model, mean: np.ndarray, matrix: np.ndarray) -> None:
 def quick_scores(
     network: keras.Model, held: dict[str, faces.People], size: int
 ) -> dict[str, dict[str, float]]:
-    """Cosine to the teacher on held-out people, and true accepts against bare views of them.
+    """Cosines to the teachers on held-out people, and true accepts against bare views of them.
 
     Returns:
-        For each pack `cosine`, and where it knows people `tar@1e-3` and `tar@1e-2`.
+        For each pack `first` and `second`, and where it knows people `tar@1e-3` and `tar@1e-2`.
     """
     out: dict[str, dict[str, float]] = {}
-    found = {name: embed(network, faces.dev_batches(pack, size)) for name, pack in held.items()}
+    found = {
+        name: np.asarray(balanced(predict(network, faces.dev_batches(pack, size))))
+        for name, pack in held.items()
+    }
     for name, pack in held.items():
-        target = pack.embedding.astype(np.float32)
-        out[name] = {"cosine": round(float((found[name] * target).sum(axis=1).mean()), 4)}
+        alike = found[name] * np.asarray(balanced(pack.embedding.astype(np.float32)))
+        out[name] = {
+            teacher: round(float(2 * alike[:, part].sum(axis=1).mean()), 4)
+            for teacher, part in (("first", faces.FIRST), ("second", faces.SECOND))
+        }
         bare = name.replace("painted", "bare")
         if (pack.person >= 0).any() and bare in held:
             scores = found[name] @ found[bare].T
@@ -218,7 +249,7 @@ def train(
         raise FileNotFoundError(f"no packed faces at {packs}: run `python -m export prepare identity` first")
     shape = network or net.IdentityConfig()
     bare = faces.load(packs / "bare")
-    known = bare.embedding.astype(np.float32)
+    known = np.asarray(balanced(bare.embedding.astype(np.float32)))
     # The teacher's idea of each person; without any labels one that nobody is.
     centres = np.zeros((max(int(bare.person.max()) + 1, 1), net.DIMENSIONS), np.float32)
     np.add.at(centres, bare.person[bare.person >= 0], known[bare.person >= 0])

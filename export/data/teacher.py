@@ -1,0 +1,84 @@
+"""A face recognition network that can be asked about any picture, also of faces that nobody has.
+
+Embeddings that come with the data tell of 47,000 faces, which a network soon knows better than new ones. A
+teacher at hand tells of as many as are imagined: blended, composed and warped ones (function matching, Beyer
+et al. 2022, "Knowledge distillation: A good teacher is patient and consistent").
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edge.tflite import Model
+
+CROP = 112
+DIMENSIONS = 192
+
+
+class Teacher:
+    """MobileFaceNet (Chen et al. 2018) as a TFLite file; for any threads.
+
+    Args:
+        path: of the file; it takes float32 RGB, (x - 127.5) / 128, batch x 112 x 112 x 3.
+
+    Raises:
+        edge.errors.ModelError: the file is missing or damaged.
+        ValueError: it takes or gives something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._network = Model(path, threads=1)
+        taken, given = self._network.inputs[0], self._network.outputs[0]
+        crop = tuple(taken.shape[1:])
+        if crop != (CROP, CROP, 3) or taken.dtype != np.float32 or given.shape[-1] != DIMENSIONS:
+            raise ValueError(
+                f"{path} is no such teacher: it has to take float32 {CROP}x{CROP}x3 and give {DIMENSIONS} "
+                "numbers; docs/training.md says where to get one"
+            )
+        self._shape = tuple(taken.shape)
+
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Embeddings of length 1, n x DIMENSIONS float32, of aligned faces 112 x 112 x 3 uint8 RGB."""
+        out = np.empty((len(crops), DIMENSIONS), np.float32)
+        batch = self._shape[0]
+        for start in range(0, len(crops), batch):
+            here = np.stack(crops[start : start + batch]).astype(np.float32)
+            some = np.zeros(self._shape, np.float32)
+            some[: len(here)] = (here - 127.5) / 128
+            with self._lock:
+                out[start : start + len(here)] = self._network.run(some)[0][: len(here)]
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def warp(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """The face in another shape: every point moves, smoothly, by up to about `strength` of the side."""
+    side = image.shape[0]
+    moves = rng.normal(0, strength * side / 2, (2, 5, 5)).astype(np.float32)
+    grid = np.arange(side, dtype=np.float32)
+    across, down = (cv2.resize(move, (side, side), interpolation=cv2.INTER_CUBIC) for move in moves)
+    return cv2.remap(
+        image, grid[None] + across, grid[:, None] + down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def imagine(one: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A face that nobody has, of two aligned ones, side x side x 3 uint8.
+
+    Blended as a whole, or with a soft border anywhere and in any direction, and most of them warped.
+    """
+    side = len(one)
+    if rng.random() < 0.5:
+        share: float | np.ndarray = rng.uniform(0.3, 1)
+    else:
+        angle, soft = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2) * side
+        at = np.arange(side, dtype=np.float32) - side / 2
+        along = np.cos(angle) * at[None] + np.sin(angle) * at[:, None] + rng.uniform(-0.2, 0.2) * side
+        share = (1 / (1 + np.exp(-along / soft)))[..., None].astype(np.float32)
+    out = (one * share + other * (1 - share)).astype(np.uint8)
+    return warp(out, rng, rng.uniform(0, 0.05)) if rng.random() < 0.7 else out
