@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,8 +41,8 @@ ASKED = 64  # faces at a time, between two moves of the progress bar
 HELD_OUT = 7
 """Of celeba, people whose number this divides are never trained on."""
 
-# Columns of an embedding, and of the targets: what the teacher of the data says, zeros of an imagined face,
-# and what the teacher that is asked says.
+# Columns of an embedding, and of the targets: what the teacher of the data says, and what the one that is
+# asked says.
 FIRST = slice(0, 128)
 SECOND = slice(FIRST.stop, FIRST.stop + teacher.DIMENSIONS)
 DIMENSIONS = SECOND.stop
@@ -239,14 +239,26 @@ class IdentityBatches(Batches):
     Args:
         folder: of the packs, see `prepare`.
         hardness: what is done to them.
+        translate: what the teacher of the data would say of imagined ones, see `train.identity.translation`;
+            needed where there are any.
         drawing: see `Batches`.
     """
 
-    def __init__(self, folder: Path, hardness: Hardness = GENTLE, **drawing: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hardness: Hardness = GENTLE,
+        *,
+        translate: Callable[[np.ndarray], np.ndarray] | None = None,
+        **drawing: int,
+    ) -> None:
         super().__init__(**drawing)
         names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
         self.hardness = hardness
         self.teacher = teacher.Teacher(folder / TEACHER) if hardness.imagined else None
+        if self.teacher and translate is None:
+            raise ValueError("imagined faces need a translation of what the teacher says of them")
+        self.translate = translate
         self.packs = {name: load(folder / name) for name in names}
         kinds = [name.rstrip("0123456789") for name in names]
         shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
@@ -279,8 +291,10 @@ class IdentityBatches(Batches):
             images[i] = augment(
                 image, self.size, rng, margin=MARGIN * how.zoom, moved=how.moved, spoilt=how.spoilt
             )
-        if self.teacher and imagined:
-            targets[list(imagined), SECOND] = self.teacher.embed(list(imagined.values()))
+        if self.teacher and self.translate and imagined:
+            said = self.teacher.embed(list(imagined.values()))
+            targets[list(imagined), FIRST] = self.translate(said)
+            targets[list(imagined), SECOND] = said
         return mix(images, targets, rng, how.mixed)
 
 
@@ -293,9 +307,6 @@ def mix(
     share = rng.uniform(0.5, 1, len(chosen)).astype(np.float32)
     before = images[others]
     between = targets[chosen] * share[:, None] + targets[others] * (1 - share[:, None])
-    # Of an imagined face only one teacher told.
-    told = [targets[rows, FIRST].any(axis=1) for rows in (chosen, others)]
-    between[~(told[0] & told[1]), FIRST] = 0
     images[chosen] = images[chosen] * share[:, None, None, None] + before * (1 - share[:, None, None, None])
     for part in (FIRST, SECOND):
         lengths = np.linalg.norm(between[:, part], axis=1, keepdims=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ from keras import ops
 
 from export.data import identity_faces as faces
 from export.models import identity as net
-from export.train.averaging import Trainer, unit, weighted_mean
+from export.train.averaging import Trainer, read_averaged, unit, weighted_mean, write_averaged
 from export.train.stages import TrainConfig, read_run, train_stages
 from export.verification import true_accepts
 
 log = logging.getLogger(__name__)
+
+Translate = Callable[[np.ndarray], np.ndarray]
+"""From embeddings of one teacher, n x d float32 of length 1, to the other's."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,7 +69,7 @@ class IdentityTrainer(Trainer):
     """The network with its losses.
 
     first: cosine to the embedding that the teacher of the data gives the bare face, however the face is
-    covered now; of an imagined face nobody knows that.
+    covered now; of an imagined face to the `translation` of what the other one says.
     second: to that of the teacher who is asked.
     others: softmax over the teachers' embeddings of all training faces, in which the face has to find its own
     (as in contrastive distillation, Tian et al. 2020); faces that may be of the same person are left out, and
@@ -93,9 +96,8 @@ class IdentityTrainer(Trainer):
         first, second = (
             2 * ops.sum(own[:, part] * target[:, part], axis=-1) for part in (faces.FIRST, faces.SECOND)
         )
-        told = ops.any(y[:, faces.FIRST] != 0, axis=-1)
         losses = {
-            "first": weighted_mean(1 - first, told),
+            "first": ops.mean(1 - first),
             "second": ops.mean(1 - second),
             "others": self._others(own, target, row),
             "people": self._people(own, person),
@@ -127,6 +129,47 @@ def balanced(vectors: Any) -> Any:
     """Rows of length 1 in which what either teacher teaches counts alike; n x `faces.DIMENSIONS`."""
     parts = [unit(vectors[:, part]) for part in (faces.FIRST, faces.SECOND)]
     return ops.concatenate(parts, axis=-1) / 2**0.5
+
+
+def translation(known: np.ndarray, file: Path, *, epochs: int = 16) -> Translate:
+    """What the teacher of the data would say, from what the one who is asked says.
+
+    Learnt from faces of which both told, by a small network: on people held out its answers have a mean
+    cosine of 0.73 to the true ones (n 925), more than a student's that saw pictures of training faces alone.
+
+    Args:
+        known: n x `faces.DIMENSIONS` float32, both teachers' embeddings of length 1.
+        file: where the network's weights are kept; learnt unless it is there.
+        epochs: of learning, five minutes on one core for 46,000 faces.
+    """
+    second = known[:, faces.SECOND]
+    mean, spread = second.mean(axis=0), float(second.std())
+    if not file.exists():
+        log.info("what one teacher would say of what the other one says is learnt first")
+        layers = keras.layers
+        network = keras.Sequential([layers.Input((second.shape[1],)), layers.GaussianNoise(0.2)])
+        for _ in range(2):
+            network.add(layers.Dense(2048, "relu"))
+            network.add(layers.Dropout(0.4))
+        network.add(layers.Dense(faces.FIRST.stop))
+        steps = -(-len(known) // 256) * epochs
+        rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
+        network.compile(
+            keras.optimizers.AdamW(rate, weight_decay=0.05),
+            lambda true, said: -ops.sum(true * unit(said), -1),
+        )
+        network.fit((second - mean) / spread, known[:, faces.FIRST], batch_size=256, epochs=epochs, verbose=0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_averaged(file, network.get_weights(), steps)
+    weights = read_averaged(file)[0]
+
+    def translate(vectors: np.ndarray) -> np.ndarray:
+        x = (vectors - mean) / spread
+        for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
+            x = np.maximum(x @ kernel + bias, 0)
+        return np.asarray(unit(x @ weights[-2] + weights[-1]))
+
+    return translate
 
 
 def predict(network: keras.Model, crops: np.ndarray) -> np.ndarray:
@@ -249,7 +292,11 @@ def train(
         raise FileNotFoundError(f"no packed faces at {packs}: run `python -m export prepare identity` first")
     shape = network or net.IdentityConfig()
     bare = faces.load(packs / "bare")
-    known = np.asarray(balanced(bare.embedding.astype(np.float32)))
+    embeddings = bare.embedding.astype(np.float32)
+    known = np.asarray(balanced(embeddings))
+    translate = None
+    if any(stage.hardness.imagined for stage in stages):
+        translate = translation(embeddings, run / "translation.npz")
     # The teacher's idea of each person; without any labels one that nobody is.
     centres = np.zeros((max(int(bare.person.max()) + 1, 1), net.DIMENSIONS), np.float32)
     np.add.at(centres, bare.person[bare.person >= 0], known[bare.person >= 0])
@@ -268,6 +315,7 @@ def train(
         batches=lambda config, epoch: faces.IdentityBatches(
             packs,
             config.hardness,
+            translate=translate,
             size=config.size,
             batch=config.batch,
             steps=config.steps,

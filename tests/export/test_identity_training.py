@@ -22,7 +22,7 @@ from export.data import identity_faces as faces
 from export.data.teacher import Teacher, imagine, warp
 from export.models import identity as net
 from export.train import identity as training
-from export.train.averaging import Averaged, read_averaged
+from export.train.averaging import Averaged, read_averaged, unit
 from export.train.stages import TrainConfig, precision
 
 TINY = net.IdentityConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=16)
@@ -118,6 +118,9 @@ def test_what_cannot_teach_is_refused(tmp_path: Path, data: Path):
 def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: Path):
     still = faces.Hardness(moved=0, spoilt=0, imagined=0.5)
     drawing = {"size": 112, "batch": 64, "steps": 1, "seed": 3}
+    with pytest.raises(ValueError, match="translation"):
+        faces.IdentityBatches(packs, still, **drawing)
+    drawing["translate"] = lambda vectors: -vectors[:, faces.FIRST]
     x, y = faces.IdentityBatches(packs, still, **drawing)[0]
     again, told = faces.IdentityBatches(packs, still, **drawing)[0]
     assert (x == again).all()
@@ -125,7 +128,7 @@ def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: 
     new = y[:, faces.ROW] < 0
     assert 20 < new.sum() < 44
     assert (y[new, faces.PERSON] == -1).all()
-    assert (y[new, faces.FIRST] == 0).all()
+    assert (y[new, faces.FIRST] == -y[new, faces.SECOND][:, faces.FIRST]).all()
     bare = faces.load(packs / "bare").embedding.astype(np.float32)
     assert np.allclose(y[~new, faces.TARGET], bare[y[~new, faces.ROW].astype(int)])
     # What it says is of the face as it was before a mask, or anything else, was put over it; some are bare.
@@ -133,12 +136,23 @@ def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: 
     cosines = (seen * y[new, faces.SECOND]).sum(axis=1)
     assert np.allclose(np.linalg.norm(y[:, faces.SECOND], axis=1), 1, atol=2e-3)
     assert (cosines > 0.99).sum() >= 5
-    # Mixed with one that a single teacher told of, a face keeps nothing of the other's.
-    pixels, targets = np.zeros((2, 4, 4, 3), np.float32), np.zeros((2, faces.COLUMNS), np.float32)
-    targets[:, faces.SECOND.start], targets[0, 0] = 1, 1
-    _, mixed = faces.mix(pixels, targets, np.random.default_rng(0), 1.0)
-    assert (mixed[:, faces.FIRST] == 0).all()
-    assert np.allclose(mixed[:, faces.SECOND.start], 1)
+
+
+def test_one_teacher_is_understood_by_what_the_other_says(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    cause = rng.normal(0, 1, (600, 6)).astype(np.float32)
+    first, second = (
+        np.asarray(unit(cause @ rng.normal(0, 1, (6, size)).astype(np.float32)))
+        for size in (faces.FIRST.stop, faces.teacher.DIMENSIONS)
+    )
+    known = np.hstack([first, second])
+    keras.utils.set_random_seed(1)
+    translate = training.translation(known[:500], tmp_path / "translation.npz", epochs=8)
+    told = translate(second[500:])
+    assert np.allclose(np.linalg.norm(told, axis=1), 1, atol=1e-5)
+    assert (told * first[500:]).sum(axis=1).mean() > 0.9
+    kept = training.translation(known[:500], tmp_path / "translation.npz", epochs=0)
+    assert (kept(second) == translate(second)).all()
 
 
 def test_imagined_faces_are_of_both():
