@@ -76,11 +76,18 @@ _DTYPES = {"images": np.uint8, "embedding": np.float16, "row": np.int32, "person
 
 
 def load(folder: Path) -> People:
-    """A pack; pictures stay on disk until they are used."""
+    """A pack; pictures stay on disk until they are used.
+
+    Raises:
+        FileNotFoundError: there is none, or no teacher was asked about it.
+    """
     pack = packs.load(folder, People)
-    bare = "dev_bare" if folder.name.startswith("dev_") else "bare"
-    second = np.load(folder.parent / bare / SECONDS)
-    pack.embedding = np.hstack([pack.embedding, second[pack.row]])
+    file = folder.parent / ("dev_bare" if folder.name.startswith("dev_") else "bare") / SECONDS
+    if not file.exists():
+        raise FileNotFoundError(
+            f"no {file}: run `python -m export prepare identity` with --teacher, it keeps what is packed"
+        )
+    pack.embedding = np.hstack([pack.embedding, np.load(file)[pack.row]])
     return pack
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -101,6 +102,13 @@ def test_a_teacher_says_the_same_of_a_face_in_any_company(packs: Path, teacher: 
         assert np.allclose(asked.embed([crop])[0], vector, atol=1e-6)
     assert not np.allclose(together[0], together[1], atol=1e-3)
     assert np.allclose(together, faces.load(packs / "bare").embedding[:3, faces.SECOND], atol=1e-3)
+
+
+def test_packs_that_no_teacher_was_asked_about(packs: Path, tmp_path: Path):
+    shutil.copytree(packs / "bare", tmp_path / "bare")
+    (tmp_path / "bare" / faces.SECONDS).unlink()
+    with pytest.raises(FileNotFoundError, match="with --teacher"):
+        faces.load(tmp_path / "bare")
 
 
 def test_what_cannot_teach_is_refused(tmp_path: Path, data: Path):
