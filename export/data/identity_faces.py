@@ -283,15 +283,18 @@ class IdentityBatches(Batches):
             pack = self.packs[name]
             row = int(rng.choice(self.rows[name]))
             image, own = pack.images[row], bare.images[pack.row[row]]
-            new = rng.random() < how.imagined
+            covered, new = name.startswith("painted"), rng.random() < how.imagined
             if new:
-                image = own = teacher.imagine(own, bare.images[rng.integers(len(bare))], rng)
+                # What is hidden should be as guessable from the rest as it is of a true face.
+                composed = 0.0 if covered else 0.5
+                other = bare.images[rng.integers(len(bare))]
+                image = own = teacher.imagine(own, other, rng, composed=composed)
                 imagined[i] = taught(own)
                 targets[i, ROW] = targets[i, PERSON] = -1
             else:
                 targets[i, TARGET] = pack.embedding[row]
                 targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
-            if name.startswith("painted") and (new or rng.random() < how.swapped):
+            if covered and (new or rng.random() < how.swapped):
                 share = lower_half(template(), SIDE, rng)
                 other = pack.images[rng.integers(len(pack))]
                 image = (own * (1 - share) + other * share).astype(np.uint8)

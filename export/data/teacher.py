@@ -67,13 +67,19 @@ def warp(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nda
     )
 
 
-def imagine(one: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A face that nobody has, of two aligned ones, side x side x 3 uint8.
+def imagine(
+    one: np.ndarray, other: np.ndarray, rng: np.random.Generator, *, composed: float = 0.5
+) -> np.ndarray:
+    """A face that nobody has, of two aligned ones, side x side x 3 uint8; most of them warped.
 
-    Blended as a whole, or with a soft border anywhere and in any direction, and most of them warped.
+    Args:
+        one, other: the faces.
+        rng: source of all chance.
+        composed: share of faces that are one on one side of a soft border, anywhere and in any direction, and
+            the other one on the other side; the rest are blended as a whole.
     """
     side = len(one)
-    if rng.random() < 0.5:
+    if rng.random() >= composed:
         share: float | np.ndarray = rng.uniform(0.3, 1)
     else:
         angle, soft = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2) * side

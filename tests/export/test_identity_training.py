@@ -167,6 +167,7 @@ def test_imagined_faces_are_of_both():
     dark, light = (np.full((64, 64, 3), value, np.uint8) for value in (40, 200))
     kinds = set()
     for seed in range(40):
+        assert np.ptp(imagine(dark, light, np.random.default_rng(seed), composed=0)) < 2
         out = imagine(dark, light, np.random.default_rng(seed))
         assert out.shape == dark.shape
         assert out.dtype == np.uint8
