@@ -57,7 +57,7 @@ def shipped_networks(run: Path, packs: Path, size: int) -> tuple[Any, Any]:
     spread = whitening(predict(whole, crops), parts=(faces.FIRST, faces.SECOND))
     network = load_network(run, size, batch=1, folded=True)
     for one in (whole, network):
-        whiten(one, *spread)
+        whiten(one, spread)
     outputs = {
         "embedding": UnitLength(name="unit_length")(network.output["embedding"]),
         "quality": network.output["quality"],
