@@ -126,13 +126,15 @@ def load_wild(
         }
         try:
             cut = {kind: align(*of, template, size) for kind, of in shown.items()}
-            for_teacher = {kind: align(*of, np.array(ARCFACE), CROP) for kind, of in shown.items()}
+            if asked:
+                for_teacher = [align(*of, np.array(ARCFACE), CROP) for of in shown.values()]
+                answers = asked.embed([cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in for_teacher])
+                for kind, answer in zip(shown, answers, strict=True):
+                    said[kind].append(answer)
         except ValueError:
             continue
         for kind, crop in cut.items():
             crops[kind].append(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB))
-            if asked:
-                said[kind] += list(asked.embed([cv2.cvtColor(for_teacher[kind], cv2.COLOR_BGR2RGB)]))
         kept.append(i)
     stems = [str(known[i].path.relative_to(folder).with_suffix("")) for i in kept]
     row_of = {stem: row for row, stem in enumerate(stems)}

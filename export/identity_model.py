@@ -54,10 +54,10 @@ def shipped_networks(run: Path, packs: Path, size: int) -> tuple[Any, Any]:
 
     whole = load_network(run, size)
     crops = sampled_crops(packs, size, WHITENED, seed=5).astype(np.float32)
-    spread = whitening(predict(whole, crops), parts=(faces.FIRST, faces.SECOND))
+    matrix = whitening(predict(whole, crops), parts=(faces.FIRST, faces.SECOND))
     network = load_network(run, size, batch=1, folded=True)
     for one in (whole, network):
-        whiten(one, spread)
+        whiten(one, matrix)
     outputs = {
         "embedding": UnitLength(name="unit_length")(network.output["embedding"]),
         "quality": network.output["quality"],
