@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -156,7 +156,10 @@ def _ask(asked: teacher.Teacher, folder: Path) -> None:
     images = packs.load(folder, People).images
     starts = tqdm(range(0, len(images), ASKED), desc=f"{folder.name}: the teacher", unit=f"{ASKED} faces")
     said = [asked.embed([taught(image) for image in images[start : start + ASKED]]) for start in starts]
-    np.save(folder / SECONDS, np.concatenate(said).astype(np.float16))
+    # Interrupted while it is written, it is not there.
+    temporary = folder / f"part.{SECONDS}"
+    np.save(temporary, np.concatenate(said).astype(np.float16))
+    temporary.replace(folder / SECONDS)
 
 
 def prepare(data: Path, out: Path, network: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
@@ -256,7 +259,7 @@ class IdentityBatches(Batches):
         folder: Path,
         hardness: Hardness = GENTLE,
         *,
-        translate: Callable[[np.ndarray], np.ndarray] | None = None,
+        translate: teacher.Translate | None = None,
         **drawing: int,
     ) -> None:
         super().__init__(**drawing)

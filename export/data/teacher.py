@@ -8,16 +8,19 @@ et al. 2022, "Knowledge distillation: A good teacher is patient and consistent")
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from edge.errors import ModelError
 from edge.tflite import Model
 
 CROP = 112
 DIMENSIONS = 192
+Translate = Callable[[np.ndarray], np.ndarray]
+"""From embeddings of this teacher, n x DIMENSIONS float32 of length 1, to those another one would give."""
 
 
 class Teacher:
@@ -32,6 +35,8 @@ class Teacher:
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ModelError(f"no teacher at {path}", remedy="docs/training.md says where to get one")
         self._lock = threading.Lock()
         self._network = Model(path, threads=1)
         taken, given = self._network.inputs[0], self._network.outputs[0]

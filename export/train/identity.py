@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,13 @@ import numpy as np
 from keras import ops
 
 from export.data import identity_faces as faces
+from export.data.teacher import Translate
 from export.models import identity as net
 from export.train.averaging import Trainer, read_averaged, unit, weighted_mean, write_averaged
 from export.train.stages import TrainConfig, read_run, train_stages
 from export.verification import true_accepts
 
 log = logging.getLogger(__name__)
-
-Translate = Callable[[np.ndarray], np.ndarray]
-"""From embeddings of one teacher, n x d float32 of length 1, to the other's."""
 
 
 @dataclass(slots=True, frozen=True)
