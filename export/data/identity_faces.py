@@ -205,7 +205,7 @@ def prepare(data: Path, out: Path, network: Path, *, variants: Sequence[int] = (
     return out
 
 
-SHARES = {"bare": 0.42, "painted": 0.5, "occluded": 0.08}
+SHARES = {"bare": 0.36, "painted": 0.56, "occluded": 0.08}
 """How often each kind of pack is drawn from; faces with a known person twice as often as others."""
 
 
@@ -219,13 +219,13 @@ class Hardness:
 
     Attributes:
         moved, spoilt: see `augment`.
-        swapped: share of painted faces that get the lower half, mask and all, of another painted face.
+        swapped: share of covered faces that get the lower half, mask and all, of another one.
         mixed: share of faces that are blended with another one of the batch; the teachers' embeddings of such
             a face are taken to be those between both (mixup, Zhang et al. 2018; a morph of two faces is like
             both, Ferrara et al. 2014, "The magic passport").
         zoom: how many times larger than `MARGIN` has them faces are shown.
-        imagined: share of faces that nobody has, see `teacher.imagine`; of those in a mask the lower half,
-            mask and all, is that of a painted face.
+        imagined: share of faces that nobody has, see `teacher.imagine`; of covered ones the lower half, mask
+            and all, is that of a true face.
     """
 
     moved: float = 0.35
@@ -286,7 +286,7 @@ class IdentityBatches(Batches):
             pack = self.packs[name]
             row = int(rng.choice(self.rows[name]))
             image, own = pack.images[row], bare.images[pack.row[row]]
-            covered, new = name.startswith("painted"), rng.random() < how.imagined
+            covered, new = name != "bare", rng.random() < how.imagined
             if new:
                 # What is hidden should be as guessable from the rest as it is of a true face.
                 composed = 0.0 if covered else 0.5

@@ -99,24 +99,47 @@ def weighted_mean(loss: Any, weight: Any) -> Any:
     return ops.sum(loss * weight) / ops.maximum(ops.sum(weight), 1.0)
 
 
-def adamw(
-    *, rate: float, decay: float, total: int, warmup: int, momentum: float = 0.9
+class Muon(keras.optimizers.Muon):
+    """Muon (Jordan 2024) for the kernels of convolutions that mix channels, AdamW for all else.
+
+    A kernel is a matrix of all it sees by its filters. Keras gives only matrices to Muon.
+    """
+
+    def _should_use_adamw(self, variable: Any) -> bool:
+        # The kernels of depthwise convolutions have one filter a channel.
+        return len(variable.shape) != 4 or variable.shape[-1] == 1
+
+    def _muon_update_step(self, gradient: Any, variable: Any, lr: Any, m: Any) -> None:
+        self.assign_add(m, ops.add(gradient, m * (self.momentum - 1)))
+        ahead = ops.reshape(gradient + self.momentum * m, (-1, variable.shape[-1]))
+        update = self.lr_adjust(lr * self.zeropower_via_newtonschulz5(ahead, self.ns_steps))
+        self.assign_sub(variable, ops.reshape(update, variable.shape))
+
+
+def build_optimizer(
+    *, rate: float, decay: float, total: int, warmup: int, momentum: float = 0.9, muon: bool = False
 ) -> keras.optimizers.Optimizer:
-    """AdamW with a warm-up and a half cosine; biases and batch-norm parameters do not decay.
+    """AdamW, or Muon, with a warm-up and a half cosine; biases and batch-norm parameters do not decay.
 
     Args:
-        rate: peak learning rate.
+        rate: peak learning rate; updates of both are alike in size (Liu et al. 2025, "Muon is scalable for
+            LLM training", sec. 2.2).
         decay: weight decay.
         total: steps of the run.
         warmup: of them, until the peak.
-        momentum: how much of each update the next ones keep, `beta_1`.
+        momentum: how much of each update the next ones keep, `beta_1` of AdamW.
+        muon: whether it is Muon, see `Muon`.
     """
     schedule = keras.optimizers.schedules.CosineDecay(
         rate / 20, total - warmup, alpha=0.01, warmup_target=rate, warmup_steps=warmup
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=decay, beta_1=momentum, clipnorm=10.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return optimizer
+    made = (
+        Muon(schedule, weight_decay=decay, adam_weight_decay=decay, adam_beta_1=momentum, clipnorm=10.0)
+        if muon
+        else keras.optimizers.AdamW(schedule, weight_decay=decay, beta_1=momentum, clipnorm=10.0)
+    )
+    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return made
 
 
 def checkpoints(folder: Path) -> keras.callbacks.Callback:

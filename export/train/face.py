@@ -18,7 +18,7 @@ from export.data import scenes as scene_data
 from export.data.face_batches import FaceBatches, load_crops
 from export.models import face as net
 from export.models.blocks import fold_normalisation
-from export.train.averaging import Averaged, Trainer, adamw, checkpoints, read_averaged
+from export.train.averaging import Averaged, Trainer, build_optimizer, checkpoints, read_averaged
 from export.train.stages import as_shape
 
 log = logging.getLogger(__name__)
@@ -208,7 +208,7 @@ def _train_stage(
         model.network.set_weights(read_averaged(before)[0])
 
     total = config.steps * config.epochs
-    optimizer = adamw(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup)
+    optimizer = build_optimizer(rate=config.rate, decay=config.decay, total=total, warmup=config.warmup)
     model.compile(optimizer=optimizer)
     model.build((None, config.size, config.size, 3))
     crops = load_crops(data / "faces", landmarks)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from export.models.blocks import carry_over, deepen, fold_normalisation
-from export.train.averaging import Averaged, adamw, checkpoints, read_averaged, write_averaged
+from export.train.averaging import Averaged, build_optimizer, checkpoints, read_averaged, write_averaged
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ class TrainConfig:
         rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
         decay: weight decay.
         momentum: of AdamW (its first beta).
+        muon: train kernels of convolutions by Muon, see `averaging.Muon`.
         ema: decay a step of the averaged weights, which are the ones that ship.
         seed: of data order, augmentation and first weights.
         bfloat16: multiply in bfloat16 where the processor can (AVX512-BF16, AMX), 1.4 times as fast;
@@ -53,6 +54,7 @@ class TrainConfig:
     warmup: int = 300
     decay: float = 0.03
     momentum: float = 0.9
+    muon: bool = False
     ema: float = 0.998
     seed: int = 1
     bfloat16: bool = False
@@ -189,14 +191,16 @@ def train_stages(
             if before is not None:
                 carry_over(read_averaged(before)[0], model.network)
             total = config.steps * config.epochs
-            optimizer = adamw(
-                rate=config.rate,
-                decay=config.decay,
-                total=total,
-                warmup=config.warmup,
-                momentum=config.momentum,
+            model.compile(
+                optimizer=build_optimizer(
+                    rate=config.rate,
+                    decay=config.decay,
+                    total=total,
+                    warmup=config.warmup,
+                    momentum=config.momentum,
+                    muon=config.muon,
+                )
             )
-            model.compile(optimizer=optimizer)
             model.build((None, config.size, config.size, 3))
             model.fit(
                 batches(config, done),

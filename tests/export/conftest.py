@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from export.train.averaging import adamw
+from export.train.averaging import build_optimizer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,7 +27,7 @@ def traced_step() -> Iterator[Callable[[keras.Model, np.ndarray, np.ndarray], No
     """One step of a trainer on a batch, traced as outside of tests: its network learns."""
 
     def step(trainer: keras.Model, x: np.ndarray, y: np.ndarray) -> None:
-        trainer.compile(optimizer=adamw(rate=1e-3, decay=0.01, total=4, warmup=1))
+        trainer.compile(optimizer=build_optimizer(rate=1e-3, decay=0.01, total=4, warmup=1))
         before = trainer.network.get_weights()
         assert np.isfinite(trainer.train_on_batch(x, y)).all()
         assert any((a != b).any() for a, b in zip(before, trainer.network.get_weights(), strict=True))

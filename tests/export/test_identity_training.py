@@ -143,7 +143,7 @@ def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: 
     seen = Teacher(teacher).embed([image.astype(np.uint8) for image in x[new]])
     cosines = (seen * y[new, faces.SECOND]).sum(axis=1)
     assert np.allclose(np.linalg.norm(y[:, faces.SECOND], axis=1), 1, atol=2e-3)
-    assert (cosines > 0.99).sum() >= 5
+    assert (cosines > 0.99).sum() >= 2
 
 
 def test_one_teacher_is_understood_by_what_the_other_says(tmp_path: Path):
@@ -248,9 +248,12 @@ def test_losses_fall_towards_the_own_face_and_person():
     trainer = training.IdentityTrainer(net.build(None, TINY), known, known[1:3])
     rows = np.array([0, 1, 2])
     right, wrong = known[rows], known[[1, 2, 3]]
-    assert float(trainer._others(right, known[rows], rows)) < 0.1
-    assert float(trainer._others(wrong, known[rows], rows)) > 10
-    assert float(trainer._others(wrong, known[rows], np.full(3, -1))) == 0  # nor does a blended face
+    assert float(trainer._others(right, known[rows])) < 0.1
+    assert float(trainer._others(wrong, known[rows])) > 10
+    # An imagined face is told from those of training, but not from the two it is of.
+    between = (known[1:2] + known[2:3]) / 2**0.5
+    assert float(trainer._others(known[3:4], between)) > 10
+    assert float(trainer._others(known[1:2], between)) < 0.1
     assert np.allclose(trainer.centres, known[1:3])
     trainer.centres.assign(known[:2])
     one, none = np.array([0]), np.array([-1])
