@@ -52,7 +52,7 @@ STAGES: tuple[IdentityStage, ...] = (
     replace(IMAGINED, epochs=13, seed=21),
     replace(IMAGINED, epochs=3, rate=4e-4, warmup=50, seed=22, hardness=faces.AS_SEEN),
     replace(IMAGINED, epochs=11, muon=True, seed=31),
-    replace(IMAGINED, epochs=3, muon=True, rate=4e-4, warmup=50, seed=32, hardness=faces.AS_SEEN),
+    replace(IMAGINED, epochs=3, muon=True, rate=6e-4, warmup=50, kept=0.5, seed=32, hardness=faces.AS_SEEN),
 )
 
 WEIGHTS = {"first": 10.0, "second": 10.0, "others": 0.6, "people": 0.05, "quality": 0.5}
