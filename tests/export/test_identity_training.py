@@ -125,7 +125,7 @@ def test_what_cannot_teach_is_refused(tmp_path: Path, data: Path):
 
 def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: Path):
     still = faces.Hardness(moved=0, spoilt=0, imagined=0.5)
-    drawing = {"size": 112, "batch": 64, "steps": 1, "seed": 3}
+    drawing = {"size": 112, "batch": 128, "steps": 1, "seed": 3}
     with pytest.raises(ValueError, match="translation"):
         faces.IdentityBatches(packs, still, **drawing)
     drawing["translate"] = lambda vectors: -vectors[:, faces.FIRST]
@@ -134,7 +134,7 @@ def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: 
     assert (x == again).all()
     assert (y == told).all()
     new = y[:, faces.ROW] < 0
-    assert 20 < new.sum() < 44
+    assert 40 < new.sum() < 88
     assert (y[new, faces.PERSON] == -1).all()
     assert (y[new, faces.FIRST] == -y[new, faces.SECOND][:, faces.FIRST]).all()
     bare = faces.load(packs / "bare").embedding.astype(np.float32)
@@ -143,7 +143,7 @@ def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: 
     seen = Teacher(teacher).embed([image.astype(np.uint8) for image in x[new]])
     cosines = (seen * y[new, faces.SECOND]).sum(axis=1)
     assert np.allclose(np.linalg.norm(y[:, faces.SECOND], axis=1), 1, atol=2e-3)
-    assert (cosines > 0.99).sum() >= 2
+    assert (cosines > 0.99).sum() >= 5
 
 
 def test_one_teacher_is_understood_by_what_the_other_says(tmp_path: Path):
