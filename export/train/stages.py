@@ -31,7 +31,7 @@ class TrainConfig:
         size: side of the crop, pixels (the networks are convolutional: stages grow it).
         placed: pool with weights for every place, which fixes the size; for the last stages.
         batch, steps, epochs: crops a batch, batches an epoch, epochs.
-        rate: peak learning rate of AdamW, after a warm-up of `warmup` steps, then a half cosine.
+        rate: peak learning rate, after a warm-up of `warmup` steps, then a half cosine.
         decay: weight decay.
         momentum: of AdamW (its first beta).
         muon: train kernels of convolutions by Muon, see `averaging.Muon`.
@@ -191,16 +191,15 @@ def train_stages(
             if before is not None:
                 carry_over(read_averaged(before)[0], model.network)
             total = config.steps * config.epochs
-            model.compile(
-                optimizer=build_optimizer(
-                    rate=config.rate,
-                    decay=config.decay,
-                    total=total,
-                    warmup=config.warmup,
-                    momentum=config.momentum,
-                    muon=config.muon,
-                )
+            optimizer = build_optimizer(
+                rate=config.rate,
+                decay=config.decay,
+                total=total,
+                warmup=config.warmup,
+                momentum=config.momentum,
+                muon=config.muon,
             )
+            model.compile(optimizer=optimizer)
             model.build((None, config.size, config.size, 3))
             model.fit(
                 batches(config, done),
