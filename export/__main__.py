@@ -40,7 +40,7 @@ the same with `attributes` (mask state and gender), which needs the face model f
   python -m export sizes --data DATA --masks DIR                   accuracy against latency (20 minutes)
 
 the same with `identity` (the same person, masked or not), which needs the face model first:
-  python -m export prepare identity --data DATA --teacher FILE     pack aligned faces (15 minutes, 8 GB)
+  python -m export prepare identity --data DATA --teacher FILE --helper FILE    pack faces (30 minutes, 8 GB)
   python -m export train identity                                  about nine hours on 2 cores
   python -m export convert identity --data DATA --masks DIR
   python -m export evaluate identity --data DATA --masks DIR --teacher FILE
@@ -129,6 +129,13 @@ def parser() -> argparse.ArgumentParser:
     )
     teachers(sub)
     teacher(sub)
+    sub.add_argument(
+        "--helper",
+        type=Path,
+        metavar="FILE",
+        help="identity: another such network, .onnx, to be asked for what the embeddings of the data would be "
+        "of faces that nobody has",
+    )
     masks(sub)
     run_folder(sub)
     sub = command("train", "train, or go on from the last checkpoint")
@@ -378,7 +385,7 @@ def _identity(args: argparse.Namespace) -> None:
             raise ValueError(
                 "prepare needs --teacher, a face recognition network: docs/training.md says where to get one"
             )
-        print(f"packed faces: {prepare(args.data, packs, args.teacher)}")
+        print(f"packed faces: {prepare(args.data, packs, args.teacher, args.helper)}")
     elif args.command == "train":
         from export.train.identity import STAGES, train
 

@@ -12,11 +12,11 @@ import shutil
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from edge.camera import read_image
 from edge.geometry import align
@@ -30,14 +30,20 @@ from export.data.occluders import paint_occluder
 from export.data.packs import Row
 
 SIDE = 128
-SECONDS = "second.npy"
-"""Beside a pack of bare faces: what the teacher that is asked says of them."""
+ANSWERS = "answers.npy"
+"""Beside a pack of bare faces: what those that can be asked say of them, see `teacher.Teachers`."""
+NEW_ANSWERS = "imagined.npy"
+"""Among the packs: what they say of the faces that nobody has, see `imagined_face`."""
 TEACHER = "teacher.tflite"
 """Among the packs: the teacher that is asked."""
 MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 ASKED = 64  # faces at a time, between two moves of the progress bar
+NEW_FACES = 160_000
+"""That nobody has; each is seen a few times in a run, another way each time."""
+COMPOSED = 5, 2
+"""Of every so many of them, so many may be composed: those that are shown bare, see `teacher.imagine`."""
 HELD_OUT = 7
 """Of celeba, people whose number this divides are never trained on."""
 
@@ -82,13 +88,22 @@ def load(folder: Path) -> People:
         FileNotFoundError: there is none, or no teacher was asked about it.
     """
     pack = packs.load(folder, People)
-    file = folder.parent / ("dev_bare" if folder.name.startswith("dev_") else "bare") / SECONDS
+    said = answers(folder.parent / ("dev_bare" if folder.name.startswith("dev_") else "bare") / ANSWERS)
+    pack.embedding = np.hstack([pack.embedding, said[pack.row, : teacher.DIMENSIONS]])
+    return pack
+
+
+def answers(file: Path) -> np.ndarray:
+    """What was answered, n x d float16, see `teacher.Teachers`.
+
+    Raises:
+        FileNotFoundError: nobody was asked.
+    """
     if not file.exists():
         raise FileNotFoundError(
             f"no {file}: run `python -m export prepare identity` with --teacher, it keeps what is packed"
         )
-    pack.embedding = np.hstack([pack.embedding, np.load(file)[pack.row]])
-    return pack
+    return np.asarray(np.load(file))
 
 
 def template() -> np.ndarray:
@@ -149,32 +164,105 @@ def _collect(tasks: Sequence[Task], title: str, folder: Path) -> None:
     packs.collect(_row, tasks, title, folder, People, _DTYPES)
 
 
-def _ask(asked: teacher.Teacher, folder: Path) -> None:
-    """Writes what the teacher says of a pack of bare faces, unless that is there."""
-    if (folder / SECONDS).exists():
+@dataclass(slots=True, frozen=True)
+class _Question:
+    """Faces to be asked about: rows of a pack of bare faces, or numbers of imagined ones of it."""
+
+    teachers: tuple[Path, Path | None]
+    folder: Path
+    imagined: bool
+    faces: range
+
+
+@cache
+def _teachers(files: tuple[Path, Path | None]) -> teacher.Teachers:
+    cv2.setNumThreads(1)  # there is a process a core
+    return teacher.Teachers(*files)
+
+
+@cache
+def _opened(folder: Path) -> People:
+    return packs.load(folder, People)
+
+
+def _answer(question: _Question) -> np.ndarray:
+    pack = _opened(question.folder)
+    if question.imagined:
+        rows = drawn(pack)
+        images = [imagined_face(pack.images, rows, number) for number in question.faces]
+    else:
+        images = [pack.images[row] for row in question.faces]
+    return _teachers(question.teachers).embed([taught(image) for image in images])
+
+
+def _ask(teachers: tuple[Path, Path | None], folder: Path, file: Path, *, imagined: int = 0) -> None:
+    """Writes what is said of a pack of bare faces, or of `imagined` ones of it, unless that is there."""
+    if file.exists():
         return
-    images = packs.load(folder, People).images
-    starts = tqdm(range(0, len(images), ASKED), desc=f"{folder.name}: the teacher", unit=f"{ASKED} faces")
-    said = [asked.embed([taught(image) for image in images[start : start + ASKED]]) for start in starts]
+    count = imagined or len(packs.load(folder, People))
+    tasks = [
+        _Question(teachers, folder, imagined > 0, range(start, min(start + ASKED, count)))
+        for start in range(0, count, ASKED)
+    ]
+    title = f"{'imagined' if imagined else folder.name} faces: the teachers"
+    said = list(packs.on_every_core(_answer, tasks, title, unit=f"{ASKED} faces", chunk=4))
     # Interrupted while it is written, it is not there.
-    temporary = folder / f"part.{SECONDS}"
-    np.save(temporary, np.concatenate(said).astype(np.float16))
-    temporary.replace(folder / SECONDS)
+    temporary = file.with_name(f"part.{file.name}")
+    np.save(temporary, np.concatenate(said))
+    temporary.replace(file)
 
 
-def prepare(data: Path, out: Path, network: Path, *, variants: Sequence[int] = (1, 2)) -> Path:
+def drawn(pack: People) -> np.ndarray:
+    """Rows of a pack to draw from: those with a known person twice."""
+    return np.repeat(np.arange(len(pack)), 1 + (pack.person >= 0))
+
+
+def may_be_composed(number: int | np.ndarray) -> bool | np.ndarray:
+    """Whether an imagined face may be composed, else it is blended: only where it will be shown bare.
+
+    What is hidden should be as guessable from the rest as it is of a true face.
+    """
+    return number % COMPOSED[0] < COMPOSED[1]
+
+
+def imagined_face(images: np.ndarray, rows: np.ndarray, number: int) -> np.ndarray:
+    """A face that nobody has, SIDE x SIDE x 3 uint8; the same number is the same face.
+
+    Args:
+        images: of the pack of bare faces.
+        rows: of them, see `drawn`.
+        number: from 0 on.
+    """
+    rng = np.random.default_rng((71, number))
+    one, other = images[rows[rng.integers(len(rows))]], images[rng.integers(len(images))]
+    return teacher.imagine(one, other, rng, composed=0.5 if may_be_composed(number) else 0.0)
+
+
+def prepare(
+    data: Path,
+    out: Path,
+    network: Path,
+    helper: Path | None = None,
+    *,
+    variants: Sequence[int] = (1, 2),
+    imagined: int = NEW_FACES,
+) -> Path:
     """Packs all faces, one folder a kind; what is packed already is left alone.
 
     Args:
         data: folder with `faces/`.
         out: folder of the packs.
         network: file of the teacher that is asked, see `teacher.Teacher`; copied to the packs.
+        helper: file of another network to ask, see `teacher.Helper`.
         variants: seeds of the painted versions of each bare face.
+        imagined: faces that nobody has, about which is asked too.
 
     Raises:
         ValueError: the network is none that can teach.
+        edge.errors.ModelError: a file is missing or damaged.
     """
-    asked = teacher.Teacher(network)
+    teachers = network, helper
+    teacher.Teachers(*teachers)  # refused now, not after all faces are packed
     training: list[tuple[Entry, str]] = []
     held: list[tuple[Entry, str]] = []
     for name in SETS:
@@ -194,12 +282,14 @@ def prepare(data: Path, out: Path, network: Path, *, variants: Sequence[int] = (
             return [Task(e, mode, seed, i, numbers.get(who, -1)) for i, (e, who) in enumerate(part)][::every]
 
         _collect(tasks("bare", 0), f"{title}bare faces", out / f"{prefix}bare")
-        _ask(asked, out / f"{prefix}bare")
+        bare = out / f"{prefix}bare"
+        _ask(teachers, bare, bare / ANSWERS)
         for seed in variants if part is training else (5,):
             suffix = str(seed) if part is training else ""
             _collect(tasks("painted", seed), f"{title}painted faces {seed}", out / f"{prefix}painted{suffix}")
         if part is training:
             _collect(tasks("occluded", 77, 3), "covered faces", out / "occluded")
+    _ask(teachers, out / "bare", out / NEW_ANSWERS, imagined=imagined)
     if not (out / TEACHER).exists():
         shutil.copyfile(network, out / TEACHER)
     return out
@@ -224,7 +314,7 @@ class Hardness:
             a face are taken to be those between both (mixup, Zhang et al. 2018; a morph of two faces is like
             both, Ferrara et al. 2014, "The magic passport").
         zoom: how many times larger than `MARGIN` has them faces are shown.
-        imagined: share of faces that nobody has, see `teacher.imagine`; of covered ones the lower half, mask
+        imagined: share of faces that nobody has, see `imagined_face`; of covered ones the lower half, mask
             and all, is that of a true face.
     """
 
@@ -239,6 +329,7 @@ class Hardness:
 GENTLE = Hardness()
 HARD = Hardness(moved=0.7, spoilt=0.8, swapped=0.5, mixed=0.3)
 IMAGINED = replace(HARD, mixed=0.0, imagined=0.6)
+MORE_IMAGINED = replace(IMAGINED, imagined=0.7)
 AS_SEEN = Hardness(swapped=0.5, zoom=1.06, imagined=0.6)
 """Faces much as the device will show them, for the end."""
 
@@ -249,8 +340,8 @@ class IdentityBatches(Batches):
     Args:
         folder: of the packs, see `prepare`.
         hardness: what is done to them.
-        translate: what the teacher of the data would say of imagined ones, see `train.identity.translation`;
-            needed where there are any.
+        told: what the teacher of the data would say of imagined ones, see `train.identity.translated`; needed
+            where there are any.
         drawing: see `Batches`.
     """
 
@@ -259,27 +350,28 @@ class IdentityBatches(Batches):
         folder: Path,
         hardness: Hardness = GENTLE,
         *,
-        translate: teacher.Translate | None = None,
+        told: np.ndarray | None = None,
         **drawing: int,
     ) -> None:
         super().__init__(**drawing)
         names = sorted(p.parent.name for p in folder.glob("*/ready") if not p.parent.name.startswith("dev"))
         self.hardness = hardness
-        self.teacher = teacher.Teacher(folder / TEACHER) if hardness.imagined else None
-        if self.teacher and translate is None:
-            raise ValueError("imagined faces need a translation of what the teacher says of them")
-        self.translate = translate
+        if hardness.imagined:
+            if told is None:
+                raise ValueError("imagined faces need what the teacher of the data would say of them")
+            said = answers(folder / NEW_ANSWERS)[:, : teacher.DIMENSIONS]
+            self.told = np.hstack([told, said])
+            numbers = np.arange(len(said))
+            self.numbers = {bare: numbers[may_be_composed(numbers) == bare] for bare in (True, False)}
         self.packs = {name: load(folder / name) for name in names}
         kinds = [name.rstrip("0123456789") for name in names]
         shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
         self.shares = shares / shares.sum()
-        self.rows = {
-            name: np.repeat(np.arange(len(p)), 1 + (p.person >= 0)) for name, p in self.packs.items()
-        }
+        self.rows = {name: drawn(pack) for name, pack in self.packs.items()}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         rng, how = self.rng(index), self.hardness
-        bare, imagined = self.packs["bare"], {}
+        bare = self.packs["bare"]
         images = np.empty((self.batch, self.size, self.size, 3), np.float32)
         targets = np.zeros((self.batch, COLUMNS), np.float32)
         for i, name in enumerate(rng.choice(list(self.packs), self.batch, p=self.shares)):
@@ -288,11 +380,9 @@ class IdentityBatches(Batches):
             image, own = pack.images[row], bare.images[pack.row[row]]
             covered, new = name != "bare", rng.random() < how.imagined
             if new:
-                # What is hidden should be as guessable from the rest as it is of a true face.
-                composed = 0.0 if covered else 0.5
-                other = bare.images[rng.integers(len(bare))]
-                image = own = teacher.imagine(own, other, rng, composed=composed)
-                imagined[i] = taught(own)
+                number = int(rng.choice(self.numbers[not covered]))
+                image = own = imagined_face(bare.images, self.rows["bare"], number)
+                targets[i, TARGET] = self.told[number]
                 targets[i, ROW] = targets[i, PERSON] = -1
             else:
                 targets[i, TARGET] = pack.embedding[row]
@@ -304,10 +394,6 @@ class IdentityBatches(Batches):
             images[i] = augment(
                 image, self.size, rng, margin=MARGIN * how.zoom, moved=how.moved, spoilt=how.spoilt
             )
-        if self.teacher and self.translate and imagined:
-            said = self.teacher.embed(list(imagined.values()))
-            targets[list(imagined), FIRST] = self.translate(said)
-            targets[list(imagined), SECOND] = said
         return mix(images, targets, rng, how.mixed)
 
 

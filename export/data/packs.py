@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +37,19 @@ def load(folder: Path, kind: type[Pack]) -> Pack:
     )
 
 
+def on_every_core(
+    function: Callable[[Any], Any], tasks: Sequence[Any], title: str, *, unit: str = "face", chunk: int = 32
+) -> Iterator[Any]:
+    """What a function, of the top level of a module, gives for each of its arguments, with a progress bar."""
+    with contextlib.ExitStack() as stack:
+        each: Iterable[Any] = map(function, tasks)
+        if len(tasks) >= FEW:
+            # Not forked: TensorFlow's threads, where it is loaded, would not survive that.
+            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
+            each = pool.imap(function, tasks, chunksize=chunk)
+        yield from tqdm(each, total=len(tasks), desc=title, unit=unit)
+
+
 def collect(
     function: Callable[[Any], list[Row] | Row | None],
     tasks: Sequence[Any],
@@ -58,13 +71,7 @@ def collect(
     if (folder / "ready").exists():
         return
     rows: list[Row] = []
-    with contextlib.ExitStack() as stack:
-        each: Iterable[Any] = map(function, tasks)
-        if len(tasks) >= FEW:
-            # Not forked: TensorFlow's threads, where it is loaded, would not survive that.
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
-            each = pool.imap(function, tasks, chunksize=32)
-        for got in tqdm(each, total=len(tasks), desc=title, unit="face"):
-            rows += got if isinstance(got, list) else [got] if got else []
+    for got in on_every_core(function, tasks, title):
+        rows += got if isinstance(got, list) else [got] if got else []
     names = [one.name for one in fields(kind)]
     save(kind(**{k: np.array([r[k] for r in rows], dtypes[k]) for k in names}), folder)

@@ -1,4 +1,4 @@
-"""A face recognition network that can be asked about any picture, also of faces that nobody has.
+"""Face recognition networks that can be asked about any picture, also of faces that nobody has.
 
 Embeddings that come with the data tell of 47,000 faces, which a network soon knows better than new ones. A
 teacher at hand tells of as many as are imagined: blended, composed and warped ones (function matching, Beyer
@@ -8,7 +8,7 @@ et al. 2022, "Knowledge distillation: A good teacher is patient and consistent")
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,8 +19,6 @@ from edge.tflite import Model
 
 CROP = 112
 DIMENSIONS = 192
-Translate = Callable[[np.ndarray], np.ndarray]
-"""From embeddings of this teacher, n x DIMENSIONS float32 of length 1, to those another one would give."""
 
 
 class Teacher:
@@ -59,6 +57,58 @@ class Teacher:
             with self._lock:
                 out[start : start + len(here)] = self._network.run(some)[0][: len(here)]
         return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+class Helper:
+    """A second network to be asked, as an ONNX file that takes 1 x 3 x 112 x 112, BGR, (x - 127.5) / 127.5.
+
+    It is not taught, but helps to tell what the teacher of the data would say.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        edge.errors.ModelError: the file is missing or damaged, or takes something else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._network = cv2.dnn.readNetFromONNX(str(path))
+            self.dimensions = self.embed([np.zeros((CROP, CROP, 3), np.uint8)]).shape[1]
+        except cv2.error as exc:
+            raise ModelError(
+                f"{path} is missing or no ONNX network that takes faces",
+                remedy="docs/training.md says where to get one",
+            ) from exc
+
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """As `Teacher.embed`."""
+        out = []
+        for crop in crops:
+            self._network.setInput(
+                cv2.dnn.blobFromImage(crop, 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
+            )
+            out.append(self._network.forward().reshape(-1))
+        vectors = np.array(out)
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6))
+
+
+class Teachers:
+    """All that can be asked.
+
+    Args:
+        teacher: file of a `Teacher`.
+        helper: file of a `Helper`, if there is one.
+    """
+
+    def __init__(self, teacher: Path, helper: Path | None = None) -> None:
+        self.networks: list[Teacher | Helper] = [Teacher(teacher)]
+        if helper:
+            self.networks.append(Helper(helper))
+
+    def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+        """Answers, n x d float16: those of the teacher, then those of the helper, each of length 1."""
+        return np.hstack([network.embed(crops) for network in self.networks]).astype(np.float16)
 
 
 def warp(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from tqdm import tqdm
 
 from export.data import identity_faces as faces
-from export.data.teacher import Translate
 from export.models import identity as net
-from export.train.averaging import Trainer, read_averaged, unit, weighted_mean, write_averaged
+from export.train.averaging import Trainer, unit, weighted_mean
 from export.train.stages import TrainConfig, read_run, train_stages
 from export.verification import true_accepts
 
@@ -53,6 +52,8 @@ STAGES: tuple[IdentityStage, ...] = (
     replace(IMAGINED, epochs=3, rate=4e-4, warmup=50, seed=22, hardness=faces.AS_SEEN),
     replace(IMAGINED, epochs=11, muon=True, seed=31),
     replace(IMAGINED, epochs=3, muon=True, rate=6e-4, warmup=50, kept=0.5, seed=32, hardness=faces.AS_SEEN),
+    replace(IMAGINED, epochs=12, muon=True, seed=41, hardness=faces.MORE_IMAGINED),
+    replace(IMAGINED, epochs=3, muon=True, rate=6e-4, warmup=50, kept=0.5, seed=42, hardness=faces.AS_SEEN),
 )
 
 WEIGHTS = {"first": 10.0, "second": 10.0, "others": 0.6, "people": 0.05, "quality": 0.5}
@@ -70,7 +71,7 @@ class IdentityTrainer(Trainer):
     """The network with its losses.
 
     first: cosine to the embedding that the teacher of the data gives the bare face, however the face is
-    covered now; of an imagined face to the `translation` of what the other one says.
+    covered now; of an imagined face to what it would say, see `translated`.
     second: to that of the teacher who is asked.
     others: softmax over the teachers' embeddings of all training faces and of this one, in which it has to
     find its own (as in contrastive distillation, Tian et al. 2020); faces that may be of the same person are
@@ -134,52 +135,65 @@ def balanced(vectors: Any) -> Any:
     return ops.concatenate(parts, axis=-1) / 2**0.5
 
 
-def translation(known: np.ndarray, file: Path, *, epochs: int = 16) -> Translate:
-    """What the teacher of the data would say, from what the one who is asked says.
+def translated(
+    first: np.ndarray,
+    said: np.ndarray,
+    new: np.ndarray,
+    file: Path,
+    *,
+    features: int = 12_000,
+    ridge: float = 0.3,
+) -> np.ndarray:
+    """What the teacher of the data would say of new faces, from what those who are asked say of them.
 
-    Learnt from faces of which both told, by a small network: on people held out its answers have a mean
-    cosine of 0.73 to the true ones (n 925), more than a student's that saw pictures of training faces alone.
+    Learnt from faces of which all told, by ridge regression on random features (Rahimi and Recht 2007; these
+    are ReLUs, the arc-cosine kernel of Cho and Saul 2009): on people held out its answers have a mean cosine
+    of 0.826 to the true ones (n 925). A network of two hidden layers of 2,048 had 0.812, and 0.729 where no
+    helper was asked.
 
     Args:
-        known: n x `faces.DIMENSIONS` float32, both teachers' embeddings of length 1.
-        file: where the network's weights are kept; learnt unless it is there.
-        epochs: of learning, five minutes on one core for 46,000 faces.
+        first: n x 128, what it says, of length 1.
+        said: n x d, what the others say of the same faces, see `teacher.Teachers`.
+        new: m x d, what they say of the new ones.
+        file: where the answers are kept; found in three minutes unless it is there.
+        features: how many.
+        ridge: as a share of their mean variance.
+
+    Returns:
+        m x 128 float16, of length 1.
     """
-    second = known[:, faces.SECOND]
-    mean, spread = second.mean(axis=0), float(second.std())
-    if not file.exists():
-        log.info("first is learnt what one teacher would say, from what the other one says")
-        keras.utils.set_random_seed(1)
-        layers = keras.layers
-        network = keras.Sequential([layers.Input((second.shape[1],)), layers.GaussianNoise(0.2)])
-        for _ in range(2):
-            network.add(layers.Dense(2048, "relu"))
-            network.add(layers.Dropout(0.4))
-        network.add(layers.Dense(faces.FIRST.stop))
-        steps = -(-len(known) // 256) * epochs
-        rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
-        network.compile(
-            keras.optimizers.AdamW(rate, weight_decay=0.05),
-            lambda true, said: -ops.sum(true * unit(said), -1),
-        )
-        network.fit(
-            (second - mean) / spread,
-            known[:, faces.FIRST],
-            batch_size=256,
-            epochs=epochs,
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_averaged(file, network.get_weights(), steps)
-    weights = read_averaged(file)[0]
+    if file.exists():
+        return np.asarray(np.load(file))
+    log.info("first is learnt what one teacher would say, from what the others say")
+    mean = said.mean(axis=0, dtype=np.float32)
+    rng = np.random.default_rng(0)
+    spread = said.std(dtype=np.float32) * said.shape[1] ** 0.5
+    kernel = rng.normal(0, 1 / spread, (said.shape[1], features)).astype(np.float32)
+    bias = rng.normal(0, 0.3, features).astype(np.float32)
 
-    def translate(vectors: np.ndarray) -> np.ndarray:
-        x = (vectors - mean) / spread
-        for kernel, bias in zip(weights[:-2:2], weights[1:-2:2], strict=True):
-            x = np.maximum(x @ kernel + bias, 0)
-        return np.asarray(unit(x @ weights[-2] + weights[-1]))
+    def lifted(vectors: np.ndarray) -> np.ndarray:
+        return np.maximum((vectors.astype(np.float32) - mean) @ kernel + bias, 0)
 
-    return translate
+    def parts(count: int, title: str) -> Iterator[slice]:
+        for start in tqdm(range(0, count, 4096), desc=title, unit="4096 faces"):
+            yield slice(start, start + 4096)
+
+    centre, middle = lifted(said[:4096]).mean(axis=0), first.mean(axis=0, dtype=np.float32)
+    square = np.zeros((features, features), np.float32)
+    product = np.zeros((features, first.shape[1]), np.float32)
+    for part in parts(len(said), "learning to translate"):
+        x = lifted(said[part]) - centre
+        square += x.T @ x
+        product += x.T @ (first[part] - middle)
+    square[np.diag_indices(features)] += ridge * np.trace(square) / features
+    weights = np.linalg.solve(square, product)
+    out = [unit((lifted(new[part]) - centre) @ weights + middle) for part in parts(len(new), "translating")]
+    # Interrupted while it is written, it is not there.
+    temporary = file.with_name(f"part.{file.name}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(temporary, np.concatenate(out).astype(np.float16))
+    temporary.replace(file)
+    return np.asarray(np.load(file))
 
 
 def predict(network: keras.Model, crops: np.ndarray) -> np.ndarray:
@@ -304,9 +318,10 @@ def train(
     bare = faces.load(packs / "bare")
     embeddings = bare.embedding.astype(np.float32)
     known = np.asarray(balanced(embeddings))
-    translate = None
+    told = None
     if any(stage.hardness.imagined for stage in stages):
-        translate = translation(embeddings, run / "translation.npz")
+        said, new = (faces.answers(p) for p in (packs / "bare" / faces.ANSWERS, packs / faces.NEW_ANSWERS))
+        told = translated(embeddings[:, faces.FIRST], said, new, run / "translated.npy")
     # The teacher's idea of each person; without any labels one that nobody is.
     centres = np.zeros((max(int(bare.person.max()) + 1, 1), net.DIMENSIONS), np.float32)
     np.add.at(centres, bare.person[bare.person >= 0], known[bare.person >= 0])
@@ -325,7 +340,7 @@ def train(
         batches=lambda config, epoch: faces.IdentityBatches(
             packs,
             config.hardness,
-            translate=translate,
+            told=told,
             size=config.size,
             batch=config.batch,
             steps=config.steps,

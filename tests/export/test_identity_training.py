@@ -20,7 +20,7 @@ from edge.tflite import load_manifest, load_model
 from export import evaluate_identity as scores
 from export import identity_model, parity
 from export.data import identity_faces as faces
-from export.data.teacher import Teacher, imagine, warp
+from export.data.teacher import Helper, Teacher, imagine, warp
 from export.models import identity as net
 from export.train import identity as training
 from export.train.averaging import Averaged, read_averaged, unit
@@ -28,6 +28,7 @@ from export.train.stages import TrainConfig, precision
 
 TINY = net.IdentityConfig(0.25, 8, (8, 8, 8), (1, 1, 1), (1, 1, 1), top=16)
 SIZE = 48
+NEW = 100
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +45,40 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def message(*fields: tuple[int, int | str | bytes]) -> bytes:
+    """A protocol buffer of fields, by their numbers."""
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += bytes([number << 3, value])
+        else:
+            value = value.encode() if isinstance(value, str) else value
+            assert len(value) < 128 * 128
+            out += bytes([number << 3 | 2, len(value) % 128 | 128, len(value) // 128]) + value
+    return out
+
+
 @pytest.fixture(scope="module")
-def packs(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return faces.prepare(data, tmp_path_factory.mktemp("identity") / "packs", teacher, variants=(1,))
+def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX network that gives the mean of each channel, written by hand (onnx.proto)."""
+
+    def value(name: str, *shape: int) -> bytes:
+        sides = [(1, message((1, side))) for side in shape]
+        return message((1, name), (2, message((1, message((1, 1), (2, message(*sides)))))))
+
+    node = message((1, "face"), (2, "means"), (4, "GlobalAveragePool"))
+    graph = message(
+        (1, node), (2, "graph"), (11, value("face", 1, 3, 112, 112)), (12, value("means", 1, 3, 1, 1))
+    )
+    path = tmp_path_factory.mktemp("helper") / "helper.onnx"
+    path.write_bytes(message((1, 8), (7, graph), (8, message((2, 13)))))
+    return path
+
+
+@pytest.fixture(scope="module")
+def packs(data: Path, teacher: Path, helper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("identity") / "packs"
+    return faces.prepare(data, out, teacher, helper, variants=(1,), imagined=NEW)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +138,7 @@ def test_a_teacher_says_the_same_of_a_face_in_any_company(packs: Path, teacher: 
 
 def test_packs_that_no_teacher_was_asked_about(packs: Path, tmp_path: Path):
     shutil.copytree(packs / "bare", tmp_path / "bare")
-    (tmp_path / "bare" / faces.SECONDS).unlink()
+    (tmp_path / "bare" / faces.ANSWERS).unlink()
     with pytest.raises(FileNotFoundError, match="with --teacher"):
         faces.load(tmp_path / "bare")
 
@@ -123,12 +155,31 @@ def test_what_cannot_teach_is_refused(tmp_path: Path, data: Path):
         Teacher(tmp_path / "missing.tflite")
 
 
-def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: Path):
+def test_a_helper_sees_colours_as_it_is_used_to(helper: Path, packs: Path, tmp_path: Path):
+    asked = Helper(helper)
+    colours = np.zeros((2, 112, 112, 3), np.uint8)
+    colours[0], colours[1] = (255, 0, 0), (0, 0, 255)
+    said = asked.embed(list(colours))
+    assert said.shape == (2, asked.dimensions) == (2, 3)
+    assert np.allclose(said, np.array([[-1, -1, 1], [1, -1, -1]]) / 3**0.5, atol=1e-5)
+    bare = packs / "bare"
+    crops = [faces.taught(image) for image in faces.load(bare).images]
+    assert np.allclose(faces.answers(bare / faces.ANSWERS)[:, -3:], asked.embed(crops), atol=1e-3)
+    for bad in (tmp_path / "missing.onnx", tmp_path / "broken.onnx", packs / faces.TEACHER):
+        if bad.name == "broken.onnx":
+            bad.write_bytes(b"no network")
+        with pytest.raises(ModelError, match=bad.name):
+            Helper(bad)
+
+
+def test_the_teachers_are_asked_about_faces_that_nobody_has(packs: Path, teacher: Path, tmp_path: Path):
     still = faces.Hardness(moved=0, spoilt=0, imagined=0.5)
     drawing = {"size": 112, "batch": 128, "steps": 1, "seed": 3}
-    with pytest.raises(ValueError, match="translation"):
+    with pytest.raises(ValueError, match="need what the teacher"):
         faces.IdentityBatches(packs, still, **drawing)
-    drawing["translate"] = lambda vectors: -vectors[:, faces.FIRST]
+    said = faces.answers(packs / faces.NEW_ANSWERS)
+    assert said.shape == (NEW, faces.teacher.DIMENSIONS + 3)
+    drawing["told"] = -said[:, faces.FIRST]
     x, y = faces.IdentityBatches(packs, still, **drawing)[0]
     again, told = faces.IdentityBatches(packs, still, **drawing)[0]
     assert (x == again).all()
@@ -144,23 +195,27 @@ def test_the_teacher_is_asked_about_faces_that_nobody_has(packs: Path, teacher: 
     cosines = (seen * y[new, faces.SECOND]).sum(axis=1)
     assert np.allclose(np.linalg.norm(y[:, faces.SECOND], axis=1), 1, atol=2e-3)
     assert (cosines > 0.99).sum() >= 5
+    # Those that are shown covered are never composed.
+    assert faces.may_be_composed(np.arange(10)).sum() == 4
+    images = np.array([np.full((64, 64, 3), value, np.uint8) for value in (20, 200)])
+    flat = [np.ptp(faces.imagined_face(images, np.arange(2), number)) < 2 for number in range(60)]
+    assert all(flat[number] for number in range(60) if not faces.may_be_composed(number))
+    assert not all(flat)
 
 
-def test_one_teacher_is_understood_by_what_the_other_says(tmp_path: Path):
+def test_one_teacher_is_understood_by_what_the_others_say(tmp_path: Path):
     rng = np.random.default_rng(1)
     cause = rng.normal(0, 1, (600, 6)).astype(np.float32)
     first, second = (
         np.asarray(unit(cause @ rng.normal(0, 1, (6, size)).astype(np.float32)))
         for size in (faces.FIRST.stop, faces.teacher.DIMENSIONS)
     )
-    known = np.hstack([first, second])
-    keras.utils.set_random_seed(1)
-    translate = training.translation(known[:500], tmp_path / "translation.npz", epochs=8)
-    told = translate(second[500:])
-    assert np.allclose(np.linalg.norm(told, axis=1), 1, atol=1e-5)
-    assert (told * first[500:]).sum(axis=1).mean() > 0.9
-    kept = training.translation(known[:500], tmp_path / "translation.npz", epochs=0)
-    assert (kept(second) == translate(second)).all()
+    file = tmp_path / "run" / "translated.npy"
+    told = training.translated(first[:500], second[:500], second[500:], file, features=400, ridge=0.01)
+    told = told.astype(np.float32)
+    assert np.allclose(np.linalg.norm(told, axis=1), 1, atol=1e-3)
+    assert (told * first[500:]).sum(axis=1).mean() > 0.95
+    assert (training.translated(first[:1], second[:1], second, file) == told).all()  # as it was kept
 
 
 def test_imagined_faces_are_of_both():
