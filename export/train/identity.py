@@ -155,7 +155,7 @@ def translated(
         first: n x 128, what it says, of length 1.
         said: n x d, what the others say of the same faces, see `teacher.Teachers`.
         new: m x d, what they say of the new ones.
-        file: where the answers are kept; found in three minutes unless it is there.
+        file: where the answers are kept; found in a minute or two unless it is there.
         features: how many.
         ridge: as a share of their mean variance.
 
