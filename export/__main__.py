@@ -133,8 +133,8 @@ def parser() -> argparse.ArgumentParser:
         "--helper",
         type=Path,
         metavar="FILE",
-        help="identity: another such network, .onnx; from what it says too it is told what the embeddings that "
-        "come with the data would be of faces that nobody has",
+        help="identity: another such network, .onnx, for better guesses at what the embeddings that come "
+        "with the data would be of faces that nobody has",
     )
     masks(sub)
     run_folder(sub)

@@ -195,9 +195,11 @@ def _answer(question: _Question) -> np.ndarray:
     return _teachers(question.teachers).embed([taught(image) for image in images])
 
 
-def _ask(teachers: tuple[Path, Path | None], folder: Path, file: Path, *, imagined: int = 0) -> None:
-    """Writes what is said of a pack of bare faces, or of `imagined` ones of it, unless that is there."""
-    if file.exists():
+def _ask(
+    teachers: tuple[Path, Path | None], width: int, folder: Path, file: Path, *, imagined: int = 0
+) -> None:
+    """Writes what is said of a pack of bare faces, or of `imagined` ones of it, unless all of it is there."""
+    if file.exists() and np.load(file, mmap_mode="r").shape[1] == width:
         return
     count = imagined or len(packs.load(folder, People))
     tasks = [
@@ -262,7 +264,7 @@ def prepare(
         edge.errors.ModelError: a file is missing or damaged.
     """
     teachers = network, helper
-    teacher.Teachers(*teachers)  # refused now, not after all faces are packed
+    width = teacher.Teachers(*teachers).dimensions  # refused now, not after all faces are packed
     training: list[tuple[Entry, str]] = []
     held: list[tuple[Entry, str]] = []
     for name in SETS:
@@ -283,13 +285,13 @@ def prepare(
 
         _collect(tasks("bare", 0), f"{title}bare faces", out / f"{prefix}bare")
         bare = out / f"{prefix}bare"
-        _ask(teachers, bare, bare / ANSWERS)
+        _ask(teachers, width, bare, bare / ANSWERS)
         for seed in variants if part is training else (5,):
             suffix = str(seed) if part is training else ""
             _collect(tasks("painted", seed), f"{title}painted faces {seed}", out / f"{prefix}painted{suffix}")
         if part is training:
             _collect(tasks("occluded", 77, 3), "covered faces", out / "occluded")
-    _ask(teachers, out / "bare", out / NEW_ANSWERS, imagined=imagined)
+    _ask(teachers, width, out / "bare", out / NEW_ANSWERS, imagined=imagined)
     if not (out / TEACHER).exists():
         shutil.copyfile(network, out / TEACHER)
     return out

@@ -32,6 +32,8 @@ class Teacher:
         ValueError: it takes or gives something else.
     """
 
+    dimensions = DIMENSIONS
+
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ModelError(f"no teacher at {path}", remedy="docs/training.md says where to get one")
@@ -105,6 +107,8 @@ class Teachers:
         self.networks: list[Teacher | Helper] = [Teacher(teacher)]
         if helper:
             self.networks.append(Helper(helper))
+        self.dimensions = sum(network.dimensions for network in self.networks)
+        """Of all answers about a face."""
 
     def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Answers, n x d float16: those of the teacher, then those of the helper, each of length 1."""

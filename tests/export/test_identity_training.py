@@ -155,6 +155,17 @@ def test_what_cannot_teach_is_refused(tmp_path: Path, data: Path):
         Teacher(tmp_path / "missing.tflite")
 
 
+def test_who_was_not_asked_yet_is_asked_later(data: Path, teacher: Path, helper: Path, tmp_path: Path):
+    files = [Path("bare") / faces.ANSWERS, Path("dev_bare") / faces.ANSWERS, Path(faces.NEW_ANSWERS)]
+    out = faces.prepare(data, tmp_path / "packs", teacher, variants=(), imagined=7)
+    before = [faces.answers(out / file) for file in files]
+    faces.prepare(data, out, teacher, helper, variants=(), imagined=7)
+    for file, had in zip(files, before, strict=True):
+        has = faces.answers(out / file)
+        assert (has[:, : had.shape[1]] == had).all()
+        assert has.shape[1] == had.shape[1] + 3
+
+
 def test_a_helper_sees_colours_as_it_is_used_to(helper: Path, packs: Path, tmp_path: Path):
     asked = Helper(helper)
     colours = np.zeros((2, 112, 112, 3), np.uint8)
