@@ -207,11 +207,8 @@ def _ask(
         for start in range(0, count, ASKED)
     ]
     title = f"{'imagined' if imagined else folder.name} faces: the teachers"
-    said = list(packs.on_every_core(_answer, tasks, title, unit=f"{ASKED} faces", chunk=4))
-    # Interrupted while it is written, it is not there.
-    temporary = file.with_name(f"part.{file.name}")
-    np.save(temporary, np.concatenate(said))
-    temporary.replace(file)
+    said = packs.on_every_core(_answer, tasks, title, unit=f"{ASKED} faces", chunk=4)
+    packs.save_whole(file, np.concatenate(list(said)))
 
 
 def drawn(pack: People) -> np.ndarray:

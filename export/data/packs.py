@@ -27,6 +27,14 @@ def save(pack: Any, folder: Path) -> None:
     (folder / "ready").write_text(f"{len(pack.images)}\n")
 
 
+def save_whole(file: Path, array: np.ndarray) -> None:
+    """Writes an `.npy` file; interrupted while it is written, it is not there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"part.{file.name}")
+    np.save(temporary, array)
+    temporary.replace(file)
+
+
 def load(folder: Path, kind: type[Pack]) -> Pack:
     """What `save` wrote; pictures stay on disk until they are used."""
     return kind(

@@ -7,7 +7,6 @@ et al. 2022, "Knowledge distillation: A good teacher is patient and consistent")
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ DIMENSIONS = 192
 
 
 class Teacher:
-    """MobileFaceNet (Chen et al. 2018) as a TFLite file; for any threads.
+    """MobileFaceNet (Chen et al. 2018) as a TFLite file.
 
     Args:
         path: of the file; it takes float32 RGB, (x - 127.5) / 128, batch x 112 x 112 x 3.
@@ -37,7 +36,6 @@ class Teacher:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise ModelError(f"no teacher at {path}", remedy="docs/training.md says where to get one")
-        self._lock = threading.Lock()
         self._network = Model(path, threads=1)
         taken, given = self._network.inputs[0], self._network.outputs[0]
         crop = tuple(taken.shape[1:])
@@ -56,8 +54,7 @@ class Teacher:
             here = np.stack(crops[start : start + batch]).astype(np.float32)
             some = np.zeros(self._shape, np.float32)
             some[: len(here)] = (here - 127.5) / 128
-            with self._lock:
-                out[start : start + len(here)] = self._network.run(some)[0][: len(here)]
+            out[start : start + len(here)] = self._network.run(some)[0][: len(here)]
         return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 

@@ -14,6 +14,7 @@ from keras import ops
 from tqdm import tqdm
 
 from export.data import identity_faces as faces
+from export.data.packs import save_whole
 from export.models import identity as net
 from export.train.averaging import Trainer, unit, weighted_mean
 from export.train.stages import TrainConfig, read_run, train_stages
@@ -188,11 +189,7 @@ def translated(
     square[np.diag_indices(features)] += ridge * np.trace(square) / features
     weights = np.linalg.solve(square, product)
     out = [unit((lifted(new[part]) - centre) @ weights + middle) for part in parts(len(new), "translating")]
-    # Interrupted while it is written, it is not there.
-    temporary = file.with_name(f"part.{file.name}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.save(temporary, np.concatenate(out).astype(np.float16))
-    temporary.replace(file)
+    save_whole(file, np.concatenate(out).astype(np.float16))
     return np.asarray(np.load(file))
 
 
