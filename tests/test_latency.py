@@ -125,7 +125,8 @@ def test_runs_and_seconds_are_both_lower_limits() -> None:
 
 
 def test_rows_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--precision", "int8", "--threads", "1,2", *SHORT, "--seconds", "0.3", "--json", "-")
+    # As many runs as no turn holds: by seconds a turn in which the machine halts would be enough.
+    options = ("--precision", "int8", "--threads", "1,2", *SHORT, "--runs", "20000", "--json", "-")
     assert run("face", *options) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     first, second = (row["samples_at_s"] for row in rows)
