@@ -23,7 +23,7 @@ from edge.geometry import align
 from edge.masks import Worn, paint_mask
 from edge.tasks.identity import ARCFACE, ZOOM
 from export.data import packs, teacher
-from export.data.attribute_batches import augment, lower_half, plain
+from export.data.attribute_batches import augment, lower_half, plain, unit_rows
 from export.data.batches import Batches
 from export.data.crop_sets import Entry, entries, found_landmarks
 from export.data.occluders import paint_occluder
@@ -176,23 +176,20 @@ class _Question:
 
 @cache
 def _teachers(files: tuple[Path, Path | None]) -> teacher.Teachers:
-    cv2.setNumThreads(1)  # there is a process a core
     return teacher.Teachers(*files)
 
 
 @cache
-def _opened(folder: Path) -> People:
-    return packs.load(folder, People)
+def _opened(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of a pack, and which of them to draw."""
+    pack = packs.load(folder, People)
+    return pack.images, drawn(pack)
 
 
 def _answer(question: _Question) -> np.ndarray:
-    pack = _opened(question.folder)
-    if question.imagined:
-        rows = drawn(pack)
-        images = [imagined_face(pack.images, rows, number) for number in question.faces]
-    else:
-        images = [pack.images[row] for row in question.faces]
-    return _teachers(question.teachers).embed([taught(image) for image in images])
+    images, rows = _opened(question.folder)
+    shown = (imagined_face(images, rows, i) if question.imagined else images[i] for i in question.faces)
+    return _teachers(question.teachers).embed([taught(image) for image in shown])
 
 
 def _ask(
@@ -261,7 +258,7 @@ def prepare(
         edge.errors.ModelError: a file is missing or damaged.
     """
     teachers = network, helper
-    width = teacher.Teachers(*teachers).dimensions  # refused now, not after all faces are packed
+    width = _teachers(teachers).dimensions  # refused now, not after all faces are packed
     training: list[tuple[Entry, str]] = []
     held: list[tuple[Entry, str]] = []
     for name in SETS:
@@ -376,7 +373,6 @@ class IdentityBatches(Batches):
         for i, name in enumerate(rng.choice(list(self.packs), self.batch, p=self.shares)):
             pack = self.packs[name]
             row = int(rng.choice(self.rows[name]))
-            image, own = pack.images[row], bare.images[pack.row[row]]
             covered, new = name != "bare", rng.random() < how.imagined
             if new:
                 number = int(rng.choice(self.numbers[not covered]))
@@ -384,6 +380,7 @@ class IdentityBatches(Batches):
                 targets[i, TARGET] = self.told[number]
                 targets[i, ROW] = targets[i, PERSON] = -1
             else:
+                image, own = pack.images[row], bare.images[pack.row[row]]
                 targets[i, TARGET] = pack.embedding[row]
                 targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
             if covered and (new or rng.random() < how.swapped):
@@ -407,8 +404,7 @@ def mix(
     between = targets[chosen] * share[:, None] + targets[others] * (1 - share[:, None])
     images[chosen] = images[chosen] * share[:, None, None, None] + before * (1 - share[:, None, None, None])
     for part in (FIRST, SECOND):
-        lengths = np.linalg.norm(between[:, part], axis=1, keepdims=True)
-        targets[chosen, part] = between[:, part] / np.maximum(lengths, 1e-6)
+        targets[chosen, part] = unit_rows(between[:, part])
     targets[chosen, ROW] = targets[chosen, PERSON] = -1
     return images, targets
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -52,8 +53,10 @@ def on_every_core(
     with contextlib.ExitStack() as stack:
         each: Iterable[Any] = map(function, tasks)
         if len(tasks) >= FEW:
-            # Not forked: TensorFlow's threads, where it is loaded, would not survive that.
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool())
+            # Not forked: TensorFlow's threads, where it is loaded, would not survive that. One thread of
+            # OpenCV each: there is a process a core.
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(context.Pool(initializer=cv2.setNumThreads, initargs=(1,)))
             each = pool.imap(function, tasks, chunksize=chunk)
         yield from tqdm(each, total=len(tasks), desc=title, unit=unit)
 

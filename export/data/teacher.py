@@ -15,6 +15,7 @@ import numpy as np
 
 from edge.errors import ModelError
 from edge.tflite import Model
+from export.data.attribute_batches import unit_rows
 
 CROP = 112
 DIMENSIONS = 192
@@ -55,7 +56,7 @@ class Teacher:
             some = np.zeros(self._shape, np.float32)
             some[: len(here)] = (here - 127.5) / 128
             out[start : start + len(here)] = self._network.run(some)[0][: len(here)]
-        return out / np.linalg.norm(out, axis=1, keepdims=True)
+        return unit_rows(out)
 
 
 class Helper:
@@ -88,8 +89,7 @@ class Helper:
                 cv2.dnn.blobFromImage(crop, 1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
             )
             out.append(self._network.forward().reshape(-1))
-        vectors = np.array(out)
-        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6))
+        return unit_rows(np.array(out))
 
 
 class Teachers:

@@ -14,6 +14,7 @@ from keras import ops
 from tqdm import tqdm
 
 from export.data import identity_faces as faces
+from export.data.attribute_batches import unit_rows
 from export.data.packs import save_whole
 from export.models import identity as net
 from export.train.averaging import Trainer, unit, weighted_mean
@@ -188,9 +189,10 @@ def translated(
         product += x.T @ (first[part] - middle)
     square[np.diag_indices(features)] += ridge * np.trace(square) / features
     weights = np.linalg.solve(square, product)
-    out = [unit((lifted(new[part]) - centre) @ weights + middle) for part in parts(len(new), "translating")]
-    save_whole(file, np.concatenate(out).astype(np.float16))
-    return np.asarray(np.load(file))
+    out = [(lifted(new[part]) - centre) @ weights + middle for part in parts(len(new), "translating")]
+    told = unit_rows(np.concatenate(out)).astype(np.float16)
+    save_whole(file, told)
+    return told
 
 
 def predict(network: keras.Model, crops: np.ndarray) -> np.ndarray:

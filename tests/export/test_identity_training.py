@@ -183,7 +183,7 @@ def test_a_helper_sees_colours_as_it_is_used_to(helper: Path, packs: Path, tmp_p
             Helper(bad)
 
 
-def test_the_teachers_are_asked_about_faces_that_nobody_has(packs: Path, teacher: Path, tmp_path: Path):
+def test_the_teachers_are_asked_about_faces_that_nobody_has(packs: Path, teacher: Path):
     still = faces.Hardness(moved=0, spoilt=0, imagined=0.5)
     drawing = {"size": 112, "batch": 128, "steps": 1, "seed": 3}
     with pytest.raises(ValueError, match="need what the teacher"):
