@@ -17,21 +17,24 @@ from edge.config import FARS, load_config
 from edge.errors import InputError, SinkError, UsageError
 from edge.masks import paint_mask
 from edge.tasks.identity import Embedder
+from edge.unlock.enrol import between
 from edge.unlock.policy import Limits
 from export.verification import threshold_at
 
 KINDS = {
     "bare - bare": ("bare", "bare"),
     "bare - masked": ("bare", "masked"),
-    "masked - masked": ("masked", "masked"),
+    "template - masked": ("template", "masked"),
+    "template - bare": ("template", "bare"),
 }
-"""Pairs by how their two pictures are seen."""
+"""Pairs by what somebody who enrolled is compared by, and how somebody who tries is seen."""
 
 _EPILOG = """DIR has a folder for each person, with two or more pictures of each, and one face in a picture:
 
   people/ada/1.jpg  people/ada/2.jpg  people/grace/1.jpg ...
 
-Every face is seen as it is, and once more with a mask painted on. Give pictures without masks, from the
+Every face is seen as it is, and once more with a mask painted on; the template for masked faces is made of
+both, as when enrolling. Give pictures without masks, from the
 camera and the place where people will unlock. The table says for each threshold of the manifest how many
 pairs of different people of yours it takes for one person, and how many pairs of one person it accepts; with
 the pairs that there are, and what they can tell: from n pairs without a false accept follows a rate below
@@ -56,7 +59,7 @@ class Faces:
 
     Attributes:
         person: n int.
-        views: kind of view to n x d float32 of length 1.
+        views: "bare" and "masked", n x d float32 of length 1 each.
         names: of the people.
         left_out: pictures without exactly one face, or that cannot be read.
     """
@@ -119,11 +122,12 @@ def calibrate(faces: Faces, limits: list[Limits]) -> list[dict[str, Any]]:
     """
     same = faces.person[:, None] == faces.person[None]
     rows = []
+    views = faces.views | {"template": between(faces.views["bare"], faces.views["masked"])}
     for kind, (a, b) in KINDS.items():
-        scores = faces.views[a] @ faces.views[b].T
+        scores = views[a] @ views[b].T
         once = np.triu(np.ones(same.shape, bool), 1) if a == b else ~np.eye(len(same), dtype=bool)
         genuine, others = scores[same & once], scores[~same & once]
-        mode = "masked" if a == b == "masked" else "bare"
+        mode = "masked" if a == "template" else "bare"
         for limit in limits:
             enough = others.size * limit.far >= 10
             rows.append(

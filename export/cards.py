@@ -216,7 +216,8 @@ masked face what they give the bare one, also of faces that nobody has: blended,
 
 {table}
 
-Masks are painted on the second face of a pair, or on both: {painted_with}. More in
+Masks are painted on the second face of a pair, or on both: {painted_with}. A template is made of the bare
+first face, and the same in a mask of our own painter, as `edge.unlock.enrol` makes it. More in
 [the report](../benchmarks/results/identity_report.md).
 
 ### Thresholds

@@ -21,8 +21,10 @@ from tqdm import tqdm
 from edge.camera import read_image
 from edge.config import FARS
 from edge.geometry import align
+from edge.masks import paint_mask
 from edge.tasks.identity import ARCFACE, TEMPLATE, Embedder
 from edge.tflite import Model, load_manifest, load_model
+from edge.unlock.enrol import between
 from export.data.crop_sets import embeddings_of, entries, found_landmarks
 from export.data.teacher import CROP, Teacher
 from export.evaluate_attributes import painter
@@ -30,11 +32,18 @@ from export.evaluate_unlock import unlock_table, unlock_trials
 from export.verification import ten_folds, threshold_at, true_accepts
 
 FAR = (1e-3, 1e-2)
+KINDS = ("bare", "masked", "painted")
+"""How each face is seen: as it is, in a mask that training never saw, and in one as enrolment paints it."""
 MODES = {
     "bare - bare": ("bare", "bare"),
     "bare - masked": ("bare", "masked"),
     "masked - masked": ("masked", "masked"),
+    "template - masked": ("template", "masked"),
+    "template - bare": ("template", "bare"),
 }
+"""Pairs by what their two sides are; a template is of a bare face, seen bare and with a painted mask."""
+TEMPLATES = {"bare": "bare", "masked": "template"}
+"""What somebody who enrolled without a mask is compared by, for each mode of template."""
 
 
 @dataclass(slots=True)
@@ -42,20 +51,19 @@ class Wild:
     """The faces of lfw and its pairs.
 
     Attributes:
-        bare, masked: n x S x S x 3 uint8 RGB, the same faces without and with a painted mask.
+        crops: of each kind of `KINDS` the same faces, n x S x S x 3 uint8 RGB.
         person: n int.
         gender: n int, 0 female, 1 male, -1 unknown.
         pairs: m x 2 int, rows.
         same: m bool.
         fold: m int, 0..9.
         missing: pairs of the standard list whose pictures are not there.
-        teachers: by name, embeddings of the `bare` and, where the teacher can be asked, the `masked` faces,
-            n x d float32.
+        teachers: by name, embeddings of the bare faces and, where the teacher can be asked, of the other
+            kinds, n x d float32.
         painted_with: what painted the masks.
     """
 
-    bare: np.ndarray
-    masked: np.ndarray
+    crops: dict[str, np.ndarray]
     person: np.ndarray
     gender: np.ndarray
     pairs: np.ndarray
@@ -112,17 +120,20 @@ def load_wild(
     paint, painted_with = painter(masks)
     known = entries(folder)
     template = np.array(TEMPLATE if template is None else template, np.float32)
-    crops: dict[str, list[np.ndarray]] = {"bare": [], "masked": []}
-    said: dict[str, list[np.ndarray]] = {"bare": [], "masked": []}
+    crops: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    said: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     kept = []
     for i, entry in enumerate(tqdm(known, desc="lfw", unit="face", leave=False)):
         image = read_image(entry.path)
         points = found_landmarks(image, entry.landmarks)
         rng = np.random.default_rng((12, zlib.crc32(str(entry.path.name).encode())))
         covered = paint(image, (entry.landmarks + points) / 2, "correct", rng)
+        # As `edge.unlock.enrol` paints it: by the landmarks found, which also place the painted face.
+        painted = paint_mask(image, points, worn="correct", rng=rng).image
         shown = {
             "bare": (image, points),
             "masked": (covered, found_landmarks(covered, entry.landmarks)),
+            "painted": (painted, points),
         }
         try:
             cut = {kind: align(*of, template, size) for kind, of in shown.items()}
@@ -148,8 +159,7 @@ def load_wild(
     if asked:
         teachers["the teacher that is asked"] = {kind: np.array(rows) for kind, rows in said.items()}
     return Wild(
-        np.array(crops["bare"]),
-        np.array(crops["masked"]),
+        {kind: np.array(rows) for kind, rows in crops.items()},
         np.array([people.index(stem.split("/")[0]) for stem in stems]),
         np.array([known[i].gender for i in kept]),
         np.array([(row_of[a], row_of[b]) for a, b, _, _ in found]),
@@ -178,6 +188,18 @@ def embedder(model: Model) -> Embed:
     return run
 
 
+def embed_all(wild: Wild, run: Embed) -> dict[str, Views]:
+    """What is said of every kind of crop."""
+    return {kind: run(crops) for kind, crops in wild.crops.items()}
+
+
+def sides(embeddings: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The two sides that pairs of `MODES` may have, n x d: those given, and the templates made of them."""
+    if "painted" not in embeddings:
+        return embeddings
+    return embeddings | {"template": between(embeddings["bare"], embeddings["painted"])}
+
+
 def pair_scores(wild: Wild, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosines of the standard pairs; `a` and `b` are the embeddings of the first and second side, n x d."""
     first, second = wild.pairs.T
@@ -189,7 +211,7 @@ def figures(wild: Wild, views: dict[str, np.ndarray]) -> dict[str, dict[str, Any
 
     Args:
         wild: the pairs.
-        views: `bare` and `masked` embeddings, n x d; without one of them its modes are left out.
+        views: of `sides`; modes of which one is missing are left out.
     """
     out: dict[str, dict[str, Any]] = {}
     for mode, (a, b) in MODES.items():
@@ -273,7 +295,7 @@ def evaluate(
         masks: as in `export.evaluate_attributes.painter`.
         teacher: as in `load_wild`.
         wild: loaded already.
-        known: what each precision said of its `bare` and `masked` faces already.
+        known: what each precision said of its crops already, see `embed_all`.
         report: Markdown file to write; its figures and plot go beside it.
         trials: also try to unlock, which needs the thresholds in the manifest and `faces/celeba`.
 
@@ -297,14 +319,14 @@ def evaluate(
             found = known[precision]
         else:
             run = embedder(load_model("identity", precision=precision, models_dir=models, threads=1))
-            found = {kind: run(getattr(wild, kind)) for kind in ("bare", "masked")}
-        now = {kind: vectors for kind, (vectors, _) in found.items()}
+            found = embed_all(wild, run)
+        now = sides({kind: vectors for kind, (vectors, _) in found.items()})
         result["precisions"][precision] = figures(wild, now)
         if precision == entry.default:
             views = now
             result["operating_points"] = operating_points(wild, now)
             result["quality"] = by_quality(wild, now, {k: q for k, (_, q) in found.items()})
-    result["teachers"] = {name: figures(wild, said) for name, said in wild.teachers.items()}
+    result["teachers"] = {name: figures(wild, sides(said)) for name, said in wild.teachers.items()}
     if trials:
         result["unlock"] = unlock_trials(data, models, masks=masks)
     if report is not None:
@@ -360,8 +382,10 @@ REPORT = """# How good is the identity model?
 
 Measured {date} by `python -m export evaluate identity` on the standard pairs of lfw, which training never
 saw ({missing_pairs} pairs of the list are missing: one of the pictures is not there). Masks are painted on
-the second face of a pair, or on both: {painted_with}. Accuracy is the mean over ten folds, +- its standard
-deviation; each fold is judged by the threshold that is best on the other nine.
+the second face of a pair, or on both: {painted_with}. A template is made as when somebody enrols for whom no
+masked picture is taken: of the bare first face, and the same in a mask of our own painter. Accuracy is the
+mean over ten folds, +- its standard deviation; each fold is judged by the threshold that is best on the other
+nine.
 
 {table}
 

@@ -86,7 +86,7 @@ def thresholds(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     out = {}
     for mode in MODES:
-        kinds = [kind for kind in scores.MODES if mode in scores.MODES[kind]]
+        kinds = [kind for kind, (side, _) in scores.MODES.items() if side == scores.TEMPLATES[mode]]
         for place, far in enumerate(FARS):
             row, kind = max(
                 ((result["operating_points"][kind][place], kind) for kind in kinds),
@@ -136,18 +136,19 @@ def convert_identity(
         views = (embed(whole, view.astype(np.float32)) for view in (crops, crops[:, :, ::-1]))
         return np.asarray(unit(sum(views)))
 
-    reference = {kind: of_keras(getattr(wild, kind)) for kind in ("bare", "masked")}
+    reference = {kind: of_keras(wild.crops[kind]) for kind in ("bare", "masked")}
     keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]
-    every = max(1, 2 * len(wild.bare) // SHOWN)
+    every = max(1, 2 * len(wild.person) // SHOWN)
 
     known: dict[str, dict[str, scores.Views]] = {}
 
     def judge(precision: str, model: Model) -> tuple[dict[str, dict[str, float]], float]:
         run_file = scores.embedder(model)
-        known[precision] = {kind: run_file(getattr(wild, kind)) for kind in reference}
+        known[precision] = scores.embed_all(wild, run_file)
         found = {kind: vectors for kind, (vectors, _) in known[precision].items()}
         outputs = parity.compare(
-            ({"embedding": reference[kind][::every]}, {"embedding": found[kind][::every]}) for kind in found
+            ({"embedding": said[::every]}, {"embedding": found[kind][::every]})
+            for kind, said in reference.items()
         )
         return outputs, scores.figures(wild, found)[MAIN]["accuracy"]
 

@@ -39,10 +39,11 @@ def test_pairs_are_counted_once() -> None:
     assert {kind: (row["n_same"], row["n_others"]) for kind, row in rows.items()} == {
         "bare - bare": (30, 405),
         "bare - masked": (60, 810),
-        "masked - masked": (30, 405),
+        "template - masked": (60, 810),
+        "template - bare": (60, 810),
     }
     assert rows["bare - masked"]["threshold"] == 0.5
-    assert rows["masked - masked"]["threshold"] == 0.6
+    assert rows["template - masked"]["threshold"] == rows["template - bare"]["threshold"] == 0.6
 
 
 def test_rates_are_those_of_the_scores() -> None:
@@ -64,7 +65,7 @@ def test_rates_are_those_of_the_scores() -> None:
 
 def test_too_few_pairs_set_no_threshold() -> None:
     rows = calibrate.calibrate(people(5, 2, 0.1), [Limits(1e-4, {"bare": 0.9, "masked": 0.9})])
-    assert [row["own_threshold"] for row in rows] == [None] * 3
+    assert [row["own_threshold"] for row in rows] == [None] * 4
     text = calibrate.table(rows)
     assert "too few pairs" in text
     assert "below 7.5000% (40)" in text  # three in the number of pairs

@@ -319,6 +319,23 @@ def test_without_masked_views_masks_are_painted() -> None:
     assert len(sink.painted) == 12
 
 
+def test_the_template_for_masked_faces_is_half_bare() -> None:
+    sink = enroller(live=False)
+    for number in range(3):
+        step(sink, 0, ADA, name=f"{number}.jpg")
+        step(sink, 0, EVE, name=f"masked{number}.jpg", light=130)
+    templates = sink.person("ada", least=0.0).templates
+    assert float(templates["bare"] @ vector_of(ADA)) > 0.99
+    halves = [float(templates["masked"] @ vector_of(hue)) for hue in (ADA, EVE)]
+    assert halves[0] == pytest.approx(halves[1], abs=0.01)
+    assert halves[0] > float(vector_of(ADA) @ vector_of(EVE))
+    masked = enroller(live=False)
+    for number in range(4):
+        step(masked, 0, ADA, name=f"{number}.jpg", light=130)
+    with pytest.raises(InputError, match="without a mask: 0"):
+        masked.person("ada", least=0.0)
+
+
 def test_pictures_all_count() -> None:
     sink = enroller(live=False)
     for number in range(6):
@@ -333,7 +350,7 @@ def test_too_few_views_say_why() -> None:
         step(sink, number * 3, ADA)
     for number in range(9):
         step(sink, 30 + number, ADA, face(1), face(2))
-    with pytest.raises(InputError, match=r"too few good views of ada: 2; mostly: more than one face"):
+    with pytest.raises(InputError, match="ada without a mask: 2; mostly: more than one face"):
         sink.person("ada", least=0.4)
 
 

@@ -51,7 +51,7 @@ class Person:
 
     Attributes:
         name: as given when enrolled.
-        templates: mode of `MODES` to d float32 of length 1.
+        templates: mode of `MODES` to d float32 of length 1; the masked one is half bare, see `enrol.between`.
         views: mode to the number of views behind that template.
         painted: whether the masked template is of views with a painted mask.
     """

@@ -40,7 +40,7 @@ MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 ASKED = 64  # faces at a time, between two moves of the progress bar
-NEW_FACES = 160_000
+NEW_FACES = 320_000
 """That nobody has; each is seen a few times in a run, another way each time."""
 COMPOSED = 5, 2
 """Of every so many of them, so many may be composed: those that are shown bare, see `teacher.imagine`."""
@@ -195,17 +195,20 @@ def _answer(question: _Question) -> np.ndarray:
 def _ask(
     teachers: tuple[Path, Path | None], width: int, folder: Path, file: Path, *, imagined: int = 0
 ) -> None:
-    """Writes what is said of a pack of bare faces, or of `imagined` ones of it, unless all of it is there."""
-    if file.exists() and np.load(file, mmap_mode="r").shape[1] == width:
-        return
+    """Writes what is said of a pack of bare faces, or of `imagined` ones of it; what is there stays."""
     count = imagined or len(packs.load(folder, People))
+    had = np.load(file) if file.exists() else np.empty((0, width), np.float16)
+    if had.shape[1] != width:
+        had = np.empty((0, width), np.float16)
+    if len(had) >= count:
+        return
     tasks = [
         _Question(teachers, folder, imagined > 0, range(start, min(start + ASKED, count)))
-        for start in range(0, count, ASKED)
+        for start in range(len(had), count, ASKED)
     ]
     title = f"{'imagined' if imagined else folder.name} faces: the teachers"
     said = packs.on_every_core(_answer, tasks, title, unit=f"{ASKED} faces", chunk=4)
-    packs.save_whole(file, np.concatenate(list(said)))
+    packs.save_whole(file, np.concatenate([had, *said]))
 
 
 def drawn(pack: People) -> np.ndarray:
@@ -221,17 +224,57 @@ def may_be_composed(number: int | np.ndarray) -> bool | np.ndarray:
     return number % COMPOSED[0] < COMPOSED[1]
 
 
-def imagined_face(images: np.ndarray, rows: np.ndarray, number: int) -> np.ndarray:
-    """A face that nobody has, SIDE x SIDE x 3 uint8; the same number is the same face.
+@dataclass(slots=True)
+class Recipe:
+    """How to make a face that nobody has.
+
+    Attributes:
+        one, other: rows of the faces it is made of, in the pack of bare ones.
+        share: of the one in it, see `teacher.share_of`.
+        rng: source of all further chance.
+    """
+
+    one: int
+    other: int
+    share: float | np.ndarray
+    rng: np.random.Generator
+
+
+def recipe(rows: np.ndarray, count: int, number: int) -> Recipe:
+    """How an imagined face is made; the same number is the same face.
 
     Args:
-        images: of the pack of bare faces.
-        rows: of them, see `drawn`.
+        rows: of the pack of bare faces, see `drawn`.
+        count: of faces in that pack.
         number: from 0 on.
     """
     rng = np.random.default_rng((71, number))
-    one, other = images[rows[rng.integers(len(rows))]], images[rng.integers(len(images))]
-    return teacher.imagine(one, other, rng, composed=0.5 if may_be_composed(number) else 0.0)
+    one, other = int(rows[rng.integers(len(rows))]), int(rng.integers(count))
+    share = teacher.share_of(SIDE, rng, composed=0.5 if may_be_composed(number) else 0.0)
+    return Recipe(one, other, share, rng)
+
+
+def imagined_face(images: np.ndarray, rows: np.ndarray, number: int) -> np.ndarray:
+    """A face that nobody has, SIDE x SIDE x 3 uint8, of the pictures of the pack of bare ones.
+
+    `rows` and `number` as in `recipe`.
+    """
+    how = recipe(rows, len(images), number)
+    return teacher.imagine(images[how.one], images[how.other], how.share, how.rng)
+
+
+def made_of(pack: People, numbers: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What imagined faces of a pack of bare ones are made of: twice rows of it, n int32, and their shares.
+
+    The shares, n float32, are 0..1, on the mean over a face that is composed.
+    """
+    rows = drawn(pack)
+    made = [recipe(rows, len(pack), number) for number in numbers]
+    share = np.array([np.mean(how.share) for how in made], np.float32)
+    return [
+        (np.array([how.one for how in made], np.int32), share),
+        (np.array([how.other for how in made], np.int32), 1 - share),
+    ]
 
 
 def prepare(
@@ -326,6 +369,7 @@ GENTLE = Hardness()
 HARD = Hardness(moved=0.7, spoilt=0.8, swapped=0.5, mixed=0.3)
 IMAGINED = replace(HARD, mixed=0.0, imagined=0.6)
 MORE_IMAGINED = replace(IMAGINED, imagined=0.7)
+MOST_IMAGINED = replace(IMAGINED, imagined=0.8)
 AS_SEEN = Hardness(swapped=0.5, zoom=1.06, imagined=0.6)
 """Faces much as the device will show them, for the end."""
 

@@ -123,24 +123,35 @@ def warp(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.nda
     )
 
 
+def share_of(side: int, rng: np.random.Generator, *, composed: float = 0.5) -> float | np.ndarray:
+    """How much of an imagined face one of two faces is, the other one is the rest.
+
+    Args:
+        side: of the faces, pixels.
+        rng: source of all chance.
+        composed: share of faces that are one on one side of a soft border, anywhere and in any direction, and
+            the other one on the other side; the rest are blended as a whole.
+
+    Returns:
+        0.3..1 of the whole face, or side x side x 1 float32, 0..1.
+    """
+    if rng.random() >= composed:
+        return rng.uniform(0.3, 1)
+    angle, soft = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2) * side
+    at = np.arange(side, dtype=np.float32) - side / 2
+    along = np.cos(angle) * at[None] + np.sin(angle) * at[:, None] + rng.uniform(-0.2, 0.2) * side
+    return (1 / (1 + np.exp(-along / soft)))[..., None].astype(np.float32)
+
+
 def imagine(
-    one: np.ndarray, other: np.ndarray, rng: np.random.Generator, *, composed: float = 0.5
+    one: np.ndarray, other: np.ndarray, share: float | np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A face that nobody has, of two aligned ones, side x side x 3 uint8; most of them warped.
 
     Args:
         one, other: the faces.
+        share: see `share_of`.
         rng: source of all chance.
-        composed: share of faces that are one on one side of a soft border, anywhere and in any direction, and
-            the other one on the other side; the rest are blended as a whole.
     """
-    side = len(one)
-    if rng.random() >= composed:
-        share: float | np.ndarray = rng.uniform(0.3, 1)
-    else:
-        angle, soft = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.2) * side
-        at = np.arange(side, dtype=np.float32) - side / 2
-        along = np.cos(angle) * at[None] + np.sin(angle) * at[:, None] + rng.uniform(-0.2, 0.2) * side
-        share = (1 / (1 + np.exp(-along / soft)))[..., None].astype(np.float32)
     out = (one * share + other * (1 - share)).astype(np.uint8)
     return warp(out, rng, rng.uniform(0, 0.05)) if rng.random() < 0.7 else out

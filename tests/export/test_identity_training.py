@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from edge.tflite import load_manifest, load_model
 from export import evaluate_identity as scores
 from export import identity_model, parity
 from export.data import identity_faces as faces
-from export.data.teacher import Helper, Teacher, imagine, warp
+from export.data.teacher import Helper, Teacher, imagine, share_of, warp
 from export.models import identity as net
 from export.train import identity as training
 from export.train.averaging import Averaged, read_averaged, unit
@@ -208,10 +209,16 @@ def test_the_teachers_are_asked_about_faces_that_nobody_has(packs: Path, teacher
     assert (cosines > 0.99).sum() >= 5
     # Those that are shown covered are never composed.
     assert faces.may_be_composed(np.arange(10)).sum() == 4
-    images = np.array([np.full((64, 64, 3), value, np.uint8) for value in (20, 200)])
+    images = np.array([np.full((faces.SIDE, faces.SIDE, 3), value, np.uint8) for value in (20, 200)])
     flat = [np.ptp(faces.imagined_face(images, np.arange(2), number)) < 2 for number in range(60)]
     assert all(flat[number] for number in range(60) if not faces.may_be_composed(number))
     assert not all(flat)
+    # Of each is known what it is made of.
+    pack = faces.People(images, bare[:2], np.arange(2), np.full(2, -1))
+    (one, share), (other, rest) = faces.made_of(pack, range(60))
+    assert np.allclose(share + rest, 1)
+    light = [faces.imagined_face(images, np.arange(2), number).mean() for number in range(60)]
+    assert np.allclose(light, share * (20 + 180 * one) + rest * (20 + 180 * other), atol=8)
 
 
 def test_one_teacher_is_understood_by_what_the_others_say(tmp_path: Path):
@@ -229,12 +236,33 @@ def test_one_teacher_is_understood_by_what_the_others_say(tmp_path: Path):
     assert (training.translated(first[:1], second[:1], second, file) == told).all()  # as it was kept
 
 
+def test_what_is_untold_of_faces_is_carried_over_to_those_made_of_them(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    cause = rng.normal(0, 1, (500, 12)).astype(np.float32)
+    first = np.asarray(unit(cause @ rng.normal(0, 1, (12, 128)).astype(np.float32)))
+    said = np.asarray(unit(cause[:, :6] @ rng.normal(0, 1, (6, 300)).astype(np.float32)))  # half of it
+    one, other = rng.integers(0, 500, (2, 200))
+    share = rng.uniform(0.6, 1, 200).astype(np.float32)
+
+    def blended(what: np.ndarray) -> np.ndarray:
+        return np.asarray(unit(what[one] * share[:, None] + what[other] * (1 - share[:, None])))
+
+    def cosine(name: str, **known: Any) -> float:
+        file = tmp_path / f"{name}.npy"
+        told = training.translated(first, said, blended(said), file, features=300, ridge=0.01, **known)
+        return float((told * blended(first)).sum(axis=1).mean())
+
+    assert cosine("alone") < 0.8
+    assert cosine("carried", made_of=[(one, share), (other, 1 - share)]) > cosine("alone") + 0.1
+
+
 def test_imagined_faces_are_of_both():
     dark, light = (np.full((64, 64, 3), value, np.uint8) for value in (40, 200))
     kinds = set()
     for seed in range(40):
-        assert np.ptp(imagine(dark, light, np.random.default_rng(seed), composed=0)) < 2
-        out = imagine(dark, light, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        assert np.ptp(imagine(dark, light, share_of(64, rng, composed=0), rng)) < 2
+        out = imagine(dark, light, share_of(64, rng), rng)
         assert out.shape == dark.shape
         assert out.dtype == np.uint8
         assert out.min() >= 39
@@ -380,24 +408,24 @@ def test_from_a_run_to_shipped_files(data: Path, packs: Path, run: Path, tmp_pat
     assert "false accepts" in (out / "identity.md").read_text()
     assert all("false accepts" in t["figure"] for t in entry["thresholds"].values())
     wild = scores.load_wild(data, SIZE)
-    assert len(wild.bare) == 4
+    assert {kind: len(crops) for kind, crops in wild.crops.items()} == dict.fromkeys(scores.KINDS, 4)
     assert wild.missing == 0
     assert wild.same.tolist() == [True, False, True, False]
     for chosen in entry["files"]:
         model = load_model("identity", precision=chosen, models_dir=out, threads=1)
-        vectors, quality = scores.embedder(model)(wild.bare)
+        vectors, quality = scores.embedder(model)(wild.crops["bare"])
         assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
         assert ((quality > 0) & (quality < 1)).all()
     points = np.array([[50, 50], [80, 50], [65, 70], [52, 88], [78, 88]], np.float32)
     embedder = Embedder(load_model("identity", models_dir=out))
-    seen = embedder.embed(wild.bare[0], points)
+    seen = embedder.embed(wild.crops["bare"][0], points)
     assert seen.vector.shape == (net.DIMENSIONS,)
-    left, right = (embedder.look(np.ascontiguousarray(wild.bare[0][:, ::step])) for step in (1, -1))
+    left, right = (embedder.look(np.ascontiguousarray(wild.crops["bare"][0][:, ::step])) for step in (1, -1))
     assert np.allclose(left.vector, right.vector, atol=1e-6)
     assert left.quality == pytest.approx(right.quality)
     entry = load_manifest(out).models["identity"]
     assert entry.template(()).shape == (5, 2)
     moved = replace(entry, alignment={"template": entry.template(()) + 0.1})
-    elsewhere = Embedder(load_model("identity", models_dir=out), moved).embed(wild.bare[0], points)
+    elsewhere = Embedder(load_model("identity", models_dir=out), moved).embed(wild.crops["bare"][0], points)
     assert not np.allclose(elsewhere.vector, seen.vector)
     assert 0 < seen.quality < 1
