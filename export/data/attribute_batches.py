@@ -12,7 +12,7 @@ import numpy as np
 from edge.types import GENDERS
 from export.data.attribute_faces import MARGIN, SIDE, Faces, load_training, template
 from export.data.batches import Batches
-from export.data.crop_sets import AGES, RACES
+from export.data.crop_sets import AGES, RACES, unit_rows
 from export.data.face_batches import change_colours
 
 # Columns of the targets: allowed states, gender (female, male), face, face known, embedding, age.
@@ -204,11 +204,6 @@ def mix(
     out[unclear, MASK], out[unclear, FACE_KNOWN] = 1, 0
     images[chosen], targets[chosen] = new, out
     return images, targets
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; those of zeros stay."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def lower_half(points: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:

@@ -70,6 +70,11 @@ def _labels(folder: Path, names: list[str]) -> tuple[list[int], list[int], list[
     return unknown, unknown, unknown
 
 
+def unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; those of zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
 def embeddings_of(folder: Path) -> np.ndarray | None:
     """The teacher's embeddings of a set, n x 128 float32 of length 1, in the order of landmarks.csv."""
     path = folder / "teacher_embeddings.npz"
@@ -77,7 +82,7 @@ def embeddings_of(folder: Path) -> np.ndarray | None:
         return None
     with np.load(path) as file:
         e = file["embeddings"].astype(np.float32) * float(file["scale"])
-    return e / np.maximum(np.linalg.norm(e, axis=1, keepdims=True), 1e-6)
+    return unit_rows(e)
 
 
 def entries(folder: Path) -> list[Entry]:

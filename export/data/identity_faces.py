@@ -23,9 +23,9 @@ from edge.geometry import align
 from edge.masks import Worn, paint_mask
 from edge.tasks.identity import ARCFACE, ZOOM
 from export.data import packs, teacher
-from export.data.attribute_batches import augment, lower_half, plain, unit_rows
+from export.data.attribute_batches import augment, lower_half, plain
 from export.data.batches import Batches
-from export.data.crop_sets import Entry, entries, found_landmarks
+from export.data.crop_sets import Entry, entries, found_landmarks, unit_rows
 from export.data.occluders import paint_occluder
 from export.data.packs import Row
 

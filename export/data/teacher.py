@@ -15,7 +15,7 @@ import numpy as np
 
 from edge.errors import ModelError
 from edge.tflite import Model
-from export.data.attribute_batches import unit_rows
+from export.data.crop_sets import unit_rows
 
 CROP = 112
 DIMENSIONS = 192

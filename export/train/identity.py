@@ -14,7 +14,7 @@ from keras import ops
 from tqdm import tqdm
 
 from export.data import identity_faces as faces
-from export.data.attribute_batches import unit_rows
+from export.data.crop_sets import unit_rows
 from export.data.packs import save_whole
 from export.models import identity as net
 from export.train.averaging import Trainer, unit, weighted_mean
@@ -351,10 +351,14 @@ def train(
     known = np.asarray(balanced(embeddings))
     told = None
     if any(stage.hardness.imagined for stage in stages):
-        said, new = (faces.answers(p) for p in (packs / "bare" / faces.ANSWERS, packs / faces.NEW_ANSWERS))
+        files = packs / "bare" / faces.ANSWERS, packs / faces.NEW_ANSWERS
+        said, new = (faces.answers(file) for file in files)
+        kept = run / "translated.npy"
+        if kept.exists() and kept.stat().st_mtime < max(file.stat().st_mtime for file in files):
+            kept.unlink()  # somebody else was asked since, or about more faces
         made_of = faces.made_of(bare, range(len(new)))
         first = embeddings[:, faces.FIRST]
-        told = translated(first, said, new, run / "translated.npy", made_of=made_of)
+        told = translated(first, said, new, kept, made_of=made_of)
     # The teacher's idea of each person; without any labels one that nobody is.
     centres = np.zeros((max(int(bare.person.max()) + 1, 1), net.DIMENSIONS), np.float32)
     np.add.at(centres, bare.person[bare.person >= 0], known[bare.person >= 0])

@@ -19,6 +19,7 @@ from keras import layers
 from tqdm import tqdm
 
 from export.data.attribute_faces import Faces
+from export.data.crop_sets import unit_rows
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,8 @@ def second_opinions(pack: Faces, *, folds: int = FOLDS, seeds: int = SEEDS) -> O
     keys = [row.tobytes() for row in pack.embedding]
     # The same picture, if it is there twice, stays in one fold.
     part = np.array([zlib.crc32(key) % folds for key in keys])
-    inputs = pack.embedding.astype(np.float32)
+    inputs = unit_rows(pack.embedding.astype(np.float32))
     there = inputs.any(axis=1)
-    inputs /= np.maximum(np.linalg.norm(inputs, axis=1, keepdims=True), 1e-6)
     inputs *= np.sqrt(inputs.shape[1])
     known = there & (pack.gender >= 0)
     if known.sum() < FEW:
