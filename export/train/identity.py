@@ -143,8 +143,8 @@ CARRIED = 0.8
 """Of what one teacher says of a face and the others do not tell, in a face that is imagined of it: as a share
 of that face times the square of its own share. Found with the second teacher in place of the first: from what
 the helper says of 30,000 imagined faces it was told with a mean cosine of 0.893, with what is carried over
-with 0.921; least squares, apart for six ranges of shares, gave 0.12, 0.29, 0.54 and 0.73 of what the faces
-themselves left over for mean shares of 0.4, 0.6, 0.78 and 0.93."""
+with 0.917; least squares in ranges of shares gave 0.12, 0.29, 0.54 and 0.73 of what is untold of the faces
+themselves for mean shares of 0.4, 0.6, 0.78 and 0.93."""
 
 
 def translated(
