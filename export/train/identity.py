@@ -172,7 +172,7 @@ def translated(
         new: m x d, what they say of the new ones.
         file: where the answers are kept; found in a few minutes unless it is there.
         made_of: what the new ones are made of: pairs of rows of `first`, m int, and their shares, m float.
-        features: how many.
+        features: how many, and no more than n.
         ridge: as a share of their mean variance.
         folds: parts of the faces; what is untold of one is learnt from those in the other parts.
 
@@ -182,6 +182,7 @@ def translated(
     if file.exists():
         return np.asarray(np.load(file))
     log.info("first is learnt what one teacher would say, from what the others say")
+    features, folds = min(features, len(said)), folds if made_of else 1
     mean = said.mean(axis=0, dtype=np.float32)
     rng = np.random.default_rng(0)
     spread = said.std(dtype=np.float32) * said.shape[1] ** 0.5
@@ -196,7 +197,9 @@ def translated(
             yield slice(start, start + 1024 * folds)
 
     def solved(chosen: list[int]) -> np.ndarray:
-        total = square[chosen].sum(axis=0)
+        total = np.zeros_like(square[0])  # indexing with a list would copy gigabytes
+        for fold in chosen:
+            total += square[fold]
         total[np.diag_indices(features)] += ridge * np.trace(total) / features
         return np.linalg.solve(total, product[chosen].sum(axis=0))
 
@@ -204,7 +207,6 @@ def translated(
         out = [(lifted(vectors[part]) - centre) @ weights for part in parts(len(vectors), title)]
         return np.concatenate(out) + middle
 
-    folds = folds if made_of else 1
     centre, middle = lifted(said[:4096]).mean(axis=0), first.mean(axis=0, dtype=np.float32)
     square = np.zeros((folds, features, features), np.float32)
     product = np.zeros((folds, features, first.shape[1]), np.float32)

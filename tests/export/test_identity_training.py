@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +106,20 @@ def test_a_run_goes_on_with_more_blocks(packs: Path, run: Path, tmp_path: Path):
     assert np.allclose(training.embed(begun, crops), training.embed(before, crops), atol=1e-6)
     after = training.load_network(tmp_path)
     assert not np.allclose(training.embed(after, crops), training.embed(before, crops), atol=1e-6)
+
+
+def test_the_first_teacher_is_told_anew_once_others_were_asked(packs: Path, tmp_path: Path):
+    stage = training.IdentityStage(
+        size=32, batch=8, steps=1, epochs=1, warmup=0, bfloat16=False, placed=False, hardness=faces.IMAGINED
+    )
+    kept = tmp_path / "translated.npy"
+    stands_for = np.zeros((NEW, 128), np.float16)
+    np.save(kept, stands_for)
+    training.train(packs, tmp_path, [stage], TINY)
+    assert (np.load(kept) == stands_for).all()
+    os.utime(kept, (0, 0))
+    training.train(packs, tmp_path, [stage], TINY)
+    assert np.load(kept).any()
 
 
 def test_packs_hold_nobody_twice(packs: Path):
