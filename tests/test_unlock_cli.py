@@ -182,7 +182,7 @@ def test_nobody_takes_a_name_that_is_taken(enrolled: Run, clips: dict[str, Path]
 def test_pictures_without_a_face_enrol_nobody(run: Run, clips: dict[str, Path], vault: Path) -> None:
     ran = run("enrol", "ada", "--source", clips["nobody"])
     assert ran.code == 1
-    assert "too few good views of ada: 0; mostly: no face" in ran.err
+    assert "too few good views of ada without a mask: 0; mostly: no face" in ran.err
     assert not (vault / "guard").exists()
     assert run("unlock", "--source", clips["bare"]).code == 5
 
