@@ -34,11 +34,10 @@ _EPILOG = """DIR has a folder for each person, with two or more pictures of each
   people/ada/1.jpg  people/ada/2.jpg  people/grace/1.jpg ...
 
 Every face is seen as it is, and once more with a mask painted on; the template for masked faces is made of
-both, as when enrolling. Give pictures without masks, from the
-camera and the place where people will unlock. The table says for each threshold of the manifest how many
-pairs of different people of yours it takes for one person, and how many pairs of one person it accepts; with
-the pairs that there are, and what they can tell: from n pairs without a false accept follows a rate below
-3 / n (95 %).
+both, as when enrolling. Give pictures without masks, from the camera and the place where people will unlock.
+The table says for each threshold of the manifest how many pairs of different people of yours it takes for one
+person, and how many pairs of one person it accepts; with the pairs that there are, and what they can tell:
+from n pairs without a false accept follows a rate below 3 / n (95 %).
 
 example:
   maskedge bench calibrate people/ --json calibration.json"""

@@ -202,9 +202,9 @@ class Enroller(Prompter):
                 remedy=f"{LEAST_VIEWS} are needed, better {self._wanted}: a large, sharp face alone in view",
             )
         painted = len(masked) < LEAST_VIEWS
-        covered = self.painted if painted else masked
-        means = {mode: trimmed_mean(views) for mode, views in zip(MODES, (bare, covered), strict=True)}
-        for mode, views in zip(MODES, (bare, covered), strict=True):
+        kinds = {"bare": bare, "masked": self.painted if painted else masked}
+        means = {mode: trimmed_mean(views) for mode, views in kinds.items()}
+        for mode, views in kinds.items():
             like = float(np.median(np.array(views.vectors) @ means[mode]))
             if like < least:
                 raise InputError(
@@ -212,4 +212,4 @@ class Enroller(Prompter):
                     remedy="use pictures of one person alone, large and sharp",
                 )
         templates = {"bare": means["bare"], "masked": between(means["bare"], means["masked"])}
-        return Person(name, templates, {"bare": len(bare), "masked": len(covered)}, painted)
+        return Person(name, templates, {mode: len(views) for mode, views in kinds.items()}, painted)

@@ -43,7 +43,7 @@ ASKED = 64  # faces at a time, between two moves of the progress bar
 NEW_FACES = 320_000
 """That nobody has; each is seen a few times in a run, another way each time."""
 COMPOSED = 5, 2
-"""Of every so many of them, so many may be composed: those that are shown bare, see `teacher.imagine`."""
+"""Of every so many of them, so many may be composed: those that are shown bare, see `teacher.share_of`."""
 HELD_OUT = 7
 """Of celeba, people whose number this divides are never trained on."""
 
