@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edge.tasks.identity import side_of_crop
+
 FACE = """# face: finds faces, masked and bare
 
 A single-shot, anchor-free detector of {parameters:,} parameters and {macs:.0f} million multiply-accumulates
@@ -208,8 +210,8 @@ masked face what they give the bare one, also of faces that nobody has: blended,
 - **Output**: `embedding` (1 x {dimensions}, float32, length 1) and `quality` (1 x 1, float32), a logit: its
   sigmoid is the cosine to be expected with the same face seen bare and clear, before the embeddings are
   whitened, which happens in the last layer. Compare it with a threshold, not with a cosine.
-- **Use**: run it on the face and on its mirror image and add the embeddings, as `edge.tasks.identity` does:
-  all figures below are of that.
+- **Use**: cut the face {cut} px large, run the model on that reduced to {size} px and on the middle {size} px
+  mirrored, and add the embeddings, as `edge.tasks.identity` does: all figures below are of that.
 - **Default**: {default}, {default_reason}.
 
 ## Figures
@@ -273,6 +275,7 @@ def identity(entry: dict[str, Any], result: dict[str, Any]) -> str:
         **_facts(entry),
         dimensions=entry["outputs"][0]["shape"][1],
         size=entry["input"]["width"],
+        cut=side_of_crop(entry["input"]["width"]),
         table=scores.table(result),
         painted_with=result["painted_with"],
         thresholds=scores.thresholds_table(result),

@@ -22,7 +22,7 @@ from edge.camera import read_image
 from edge.config import FARS
 from edge.geometry import align
 from edge.masks import paint_mask
-from edge.tasks.identity import ARCFACE, TEMPLATE, Embedder
+from edge.tasks.identity import ARCFACE, TEMPLATE, Embedder, side_of_crop
 from edge.tflite import Model, load_manifest, load_model
 from edge.unlock.enrol import between
 from export.data.crop_sets import embeddings_of, entries, found_landmarks
@@ -110,7 +110,7 @@ def load_wild(
 
     Args:
         data: folder with `faces/lfw`.
-        size: side of the crop, pixels.
+        size: side of what the model sees, pixels.
         masks: as in `export.evaluate_attributes.painter`.
         template: of the alignment, 5 x 2 in sides of the crop; None takes that of the code.
         teacher: file of a teacher, to be asked about the same faces.
@@ -136,7 +136,7 @@ def load_wild(
             "painted": (painted, points),
         }
         try:
-            cut = {kind: align(*of, template, size) for kind, of in shown.items()}
+            cut = {kind: align(*of, template, side_of_crop(size)) for kind, of in shown.items()}
             if asked:
                 for_teacher = [align(*of, np.array(ARCFACE), CROP) for of in shown.values()]
                 answers = asked.embed([cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in for_teacher])

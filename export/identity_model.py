@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edge.config import FARS
-from edge.tasks.identity import TEMPLATE
+from edge.tasks.identity import TEMPLATE, views
 from edge.tflite import Model
 from edge.unlock.vault import MODES
 from export import cards, convert, manifest, parity
@@ -67,14 +67,14 @@ def shipped_networks(run: Path, packs: Path, size: int) -> tuple[Any, Any]:
 
 
 def sampled_crops(packs: Path, size: int, count: int, *, seed: int) -> np.ndarray:
-    """Training faces, bare and covered, as the device cuts them: up to count x size x size x 3 uint8."""
+    """Views of training faces, bare and covered, one of each: up to count x size x size x 3 uint8."""
     rng = np.random.default_rng(seed)
     names = sorted(p.parent.name for p in packs.glob("*/ready") if not p.parent.name.startswith("dev"))
-    out = []
+    out: list[np.ndarray] = []
     for name in names:
         pack = faces.load(packs / name)
         for row in np.sort(rng.choice(len(pack), min(len(pack), count // len(names)), replace=False)):
-            out.append(faces.seen(pack.images[int(row)], size))
+            out.append(faces.seen(pack.images[int(row)], size)[len(out) % 2])
     return np.array(out)
 
 
@@ -133,8 +133,8 @@ def convert_identity(
     whole, network = shipped_networks(run, packs, size)
 
     def of_keras(crops: np.ndarray) -> np.ndarray:
-        views = (embed(whole, view.astype(np.float32)) for view in (crops, crops[:, :, ::-1]))
-        return np.asarray(unit(sum(views)))
+        shown = np.array([views(crop, size) for crop in crops]).swapaxes(0, 1)
+        return np.asarray(unit(sum(embed(whole, view.astype(np.float32)) for view in shown)))
 
     reference = {kind: of_keras(wild.crops[kind]) for kind in ("bare", "masked")}
     keras_main = scores.figures(wild, reference)[MAIN]["accuracy"]

@@ -21,7 +21,7 @@ import numpy as np
 from edge.camera import read_image
 from edge.geometry import align
 from edge.masks import Worn, paint_mask
-from edge.tasks.identity import ARCFACE, ZOOM
+from edge.tasks.identity import ARCFACE, ZOOM, side_of_crop, views
 from export.data import packs, teacher
 from export.data.attribute_batches import augment, lower_half, plain
 from export.data.batches import Batches
@@ -40,7 +40,7 @@ MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 ASKED = 64  # faces at a time, between two moves of the progress bar
-NEW_FACES = 320_000
+NEW_FACES = 480_000
 """That nobody has; each is seen a few times in a run, another way each time."""
 COMPOSED = 5, 2
 """Of every so many of them, so many may be composed: those that are shown bare, see `teacher.share_of`."""
@@ -458,11 +458,11 @@ def taught(image: np.ndarray) -> np.ndarray:
     return plain(image, teacher.CROP, margin=MARGIN)
 
 
-def seen(image: np.ndarray, size: int) -> np.ndarray:
-    """A packed face as the device would cut it: size x size x 3 uint8."""
-    return plain(image, size, margin=MARGIN * ZOOM)
+def seen(image: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A packed face as the device would show it, see `edge.tasks.identity.views`: size x size x 3 uint8."""
+    return views(plain(image, side_of_crop(size), margin=MARGIN * ZOOM), size)
 
 
 def dev_batches(pack: People, size: int) -> np.ndarray:
-    """Packed faces as the device would cut them, n x size x size x 3 float32."""
-    return np.array([seen(image, size) for image in pack.images], np.float32)
+    """Packed faces as the device would show them, 2 views x n x size x size x 3 float32."""
+    return np.array([seen(image, size) for image in pack.images], np.float32).swapaxes(0, 1)
