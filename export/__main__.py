@@ -40,7 +40,7 @@ the same with `attributes` (mask state and gender), which needs the face model f
   python -m export sizes --data DATA --masks DIR                   accuracy against latency (20 minutes)
 
 the same with `identity` (the same person, masked or not), which needs the face model first:
-  python -m export prepare identity --data DATA --teacher FILE --helper FILE    pack faces (30 minutes, 8 GB)
+  python -m export prepare identity --data DATA --teacher FILE --helper FILE    pack faces (50 minutes, 8 GB)
   python -m export train identity                                  about 12 hours on 2 cores
   python -m export convert identity --data DATA --masks DIR
   python -m export evaluate identity --data DATA --masks DIR --teacher FILE
