@@ -69,7 +69,7 @@ out were 0.137 by one's alone and 0.119 with more of the others, which fit the p
 SCALE = 32.0
 """Of cosines in a softmax (CosFace, Wang et al. 2018, sec. 3.4)."""
 SHOWN = 12_000
-"""Known faces at a time, for `others`: with all 46,055 that loss took a tenth of a step."""
+"""Known faces at a time, for `others`: with all 46,055 a step of 128 took 0.76 s in place of 0.72."""
 MARGIN = 0.3
 """Angle between people, radians (ArcFace, Deng et al. 2019)."""
 SAME = 0.45
@@ -96,9 +96,9 @@ class IdentityTrainer(Trainer):
 
     def __init__(self, network: keras.Model, known: np.ndarray, centres: np.ndarray) -> None:
         super().__init__(network, WEIGHTS)
-        self.turns = math.ceil(len(known) / SHOWN)
-        mixed = np.random.default_rng(0).permutation(known)[: len(known) // self.turns * self.turns]
-        self.known = ops.convert_to_tensor(mixed.reshape(self.turns, -1, known.shape[1]))
+        turns = math.ceil(len(known) / SHOWN)
+        mixed = np.random.default_rng(0).permutation(known)[: len(known) // turns * turns]
+        self.known = ops.convert_to_tensor(mixed.reshape(turns, -1, known.shape[1]))
         self.chance = keras.random.SeedGenerator(1)
         self.centres = self.add_weight(shape=centres.shape, name="people")
         self.centres.assign(centres)
@@ -127,12 +127,13 @@ class IdentityTrainer(Trainer):
         return total
 
     def _others(self, own: Any, target: Any) -> Any:
-        turn = keras.random.randint((), 0, self.turns, seed=self.chance)
+        turns = self.known.shape[0]
+        turn = keras.random.randint((), 0, turns, seed=self.chance)
         known = ops.transpose(ops.take(self.known, turn, axis=0))
         # Its own is among the known ones, if it is a true face, and the parts of a blended one: all alike.
         doubtful = ops.cast(ops.matmul(target, known) > SAME, "float32")
-        others = ops.logsumexp(SCALE * ops.matmul(own, known) - 1e4 * doubtful, axis=-1)
-        others = others + math.log(self.turns)
+        shown = ops.logsumexp(SCALE * ops.matmul(own, known) - 1e4 * doubtful, axis=-1)
+        others = shown + math.log(turns)
         it = SCALE * ops.sum(own * target, axis=-1)
         return ops.mean(ops.logaddexp(it, others) - it)
 
