@@ -10,20 +10,20 @@ from __future__ import annotations
 import csv
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from edge.camera import read_image
-from edge.geometry import align
+from edge.geometry import align, similarity
 from edge.masks import Worn, paint_mask
 from edge.tasks.identity import ARCFACE, ZOOM, side_of_crop, views
 from export.data import packs, teacher
-from export.data.attribute_batches import augment, lower_half, plain
+from export.data.attribute_batches import augment, plain
 from export.data.batches import Batches
 from export.data.crop_sets import Entry, entries, found_landmarks, unit_rows
 from export.data.occluders import paint_occluder
@@ -40,7 +40,7 @@ MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 ASKED = 64  # faces at a time, between two moves of the progress bar
-NEW_FACES = 480_000
+NEW_FACES = 320_000
 """That nobody has; each is seen a few times in a run, another way each time."""
 COMPOSED = 5, 2
 """Of every so many of them, so many may be composed: those that are shown bare, see `teacher.share_of`."""
@@ -63,6 +63,7 @@ class People:
 
     Attributes:
         images: n x SIDE x SIDE x 3 uint8 RGB.
+        points: n x 5 x 2 float32, landmarks in pixels of the crop.
         embedding: n x 128 float16 of length 1, the teacher's of the bare face; once loaded n x DIMENSIONS,
             with those of the other teacher behind them, of length 1 too.
         row: n int32, row of the same face in the pack of bare ones.
@@ -70,6 +71,7 @@ class People:
     """
 
     images: np.ndarray
+    points: np.ndarray
     embedding: np.ndarray
     row: np.ndarray
     person: np.ndarray
@@ -78,7 +80,13 @@ class People:
         return len(self.images)
 
 
-_DTYPES = {"images": np.uint8, "embedding": np.float16, "row": np.int32, "person": np.int32}
+_DTYPES = {
+    "images": np.uint8,
+    "points": np.float32,
+    "embedding": np.float16,
+    "row": np.int32,
+    "person": np.int32,
+}
 
 
 def load(folder: Path) -> People:
@@ -133,6 +141,10 @@ class Task:
     person: int
 
 
+Cover = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Puts something before a face, given as an RGB picture and 5 x 2 landmarks."""
+
+
 def cover(image: np.ndarray, landmarks: np.ndarray, mode: str, rng: np.random.Generator) -> np.ndarray:
     """A BGR picture with a mask worn correctly on most faces, or something else over the mouth."""
     if mode == "occluded":
@@ -148,12 +160,15 @@ def _row(task: Task) -> Row | None:
         rng = np.random.default_rng((task.seed, zlib.crc32(str(entry.path.name).encode())))
         points = (points + found_landmarks(image, points)) / 2
         image = cover(image, points, task.mode, rng)
+    found = found_landmarks(image, points)
     try:
-        crop = align(image, found_landmarks(image, points), template(), SIDE)
+        crop = align(image, found, template(), SIDE)
     except ValueError:
         return None
+    moved = similarity(found, template() * SIDE)
     return {
         "images": cv2.cvtColor(crop, cv2.COLOR_BGR2RGB),
+        "points": found @ moved[:, :2].T + moved[:, 2],
         "embedding": entry.embedding,
         "row": task.row,
         "person": task.person,
@@ -180,15 +195,15 @@ def _teachers(files: tuple[Path, Path | None]) -> teacher.Teachers:
 
 
 @cache
-def _opened(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures of a pack, and which of them to draw."""
+def _opened(folder: Path) -> tuple[People, np.ndarray]:
+    """A pack, and which of its rows to draw."""
     pack = packs.load(folder, People)
-    return pack.images, drawn(pack)
+    return pack, drawn(pack)
 
 
 def _answer(question: _Question) -> np.ndarray:
-    images, rows = _opened(question.folder)
-    shown = (imagined_face(images, rows, i) if question.imagined else images[i] for i in question.faces)
+    pack, rows = _opened(question.folder)
+    shown = (imagined_face(pack, rows, i) if question.imagined else pack.images[i] for i in question.faces)
     return _teachers(question.teachers).embed([taught(image) for image in shown])
 
 
@@ -248,19 +263,26 @@ def recipe(rows: np.ndarray, count: int, number: int) -> Recipe:
         count: of faces in that pack.
         number: from 0 on.
     """
-    rng = np.random.default_rng((71, number))
+    rng = np.random.default_rng((72, number))
     one, other = int(rows[rng.integers(len(rows))]), int(rng.integers(count))
     share = teacher.share_of(SIDE, rng, composed=0.5 if may_be_composed(number) else 0.0)
     return Recipe(one, other, share, rng)
 
 
-def imagined_face(images: np.ndarray, rows: np.ndarray, number: int) -> np.ndarray:
-    """A face that nobody has, SIDE x SIDE x 3 uint8, of the pictures of the pack of bare ones.
+def imagined_face(pack: People, rows: np.ndarray, number: int, cover: Cover | None = None) -> np.ndarray:
+    """A face that nobody has, SIDE x SIDE x 3 uint8, of the pack of bare ones.
 
-    `rows` and `number` as in `recipe`.
+    Args:
+        pack: the bare faces.
+        rows: as `number` as in `recipe`.
+        number: which face.
+        cover: puts something before it; only for a face that is not composed.
     """
-    how = recipe(rows, len(images), number)
-    return teacher.imagine(images[how.one], images[how.other], how.share, how.rng)
+    how = recipe(rows, len(pack), number)
+    image = teacher.blend(pack.images[how.one], pack.images[how.other], how.share)
+    if cover:
+        image = cover(image, pack.points[how.one] * how.share + pack.points[how.other] * (1 - how.share))
+    return teacher.reshape(image, how.rng)
 
 
 def made_of(pack: People, numbers: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -338,6 +360,13 @@ SHARES = {"bare": 0.36, "painted": 0.56, "occluded": 0.08}
 """How often each kind of pack is drawn from; faces with a known person twice as often as others."""
 
 
+def painted_over(image: np.ndarray, landmarks: np.ndarray, mode: str, rng: np.random.Generator) -> np.ndarray:
+    """As `cover`, on an RGB picture."""
+    return cv2.cvtColor(
+        cover(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), landmarks, mode, rng), cv2.COLOR_BGR2RGB
+    )
+
+
 @dataclass(slots=True, frozen=True)
 class Hardness:
     """What is done to faces while a stage of training lasts.
@@ -348,29 +377,28 @@ class Hardness:
 
     Attributes:
         moved, spoilt: see `augment`.
-        swapped: share of covered faces that get the lower half, mask and all, of another one.
+        repainted: share of covered faces that get a mask, or what else covers them, that nobody saw before.
         mixed: share of faces that are blended with another one of the batch; the teachers' embeddings of such
             a face are taken to be those between both (mixup, Zhang et al. 2018; a morph of two faces is like
             both, Ferrara et al. 2014, "The magic passport").
         zoom: how many times larger than `MARGIN` has them faces are shown.
-        imagined: share of faces that nobody has, see `imagined_face`; of covered ones the lower half, mask
-            and all, is that of a true face.
+        imagined: share of faces that nobody has, see `imagined_face`.
     """
 
     moved: float = 0.35
     spoilt: float = 0.5
-    swapped: float = 0.0
+    repainted: float = 0.0
     mixed: float = 0.0
     zoom: float = 1.0
     imagined: float = 0.0
 
 
 GENTLE = Hardness()
-HARD = Hardness(moved=0.7, spoilt=0.8, swapped=0.5, mixed=0.3)
+HARD = Hardness(moved=0.7, spoilt=0.8, repainted=0.5, mixed=0.3)
 IMAGINED = replace(HARD, mixed=0.0, imagined=0.6)
 MORE_IMAGINED = replace(IMAGINED, imagined=0.7)
 MOST_IMAGINED = replace(IMAGINED, imagined=0.8)
-AS_SEEN = Hardness(swapped=0.5, zoom=1.06, imagined=0.6)
+AS_SEEN = Hardness(repainted=0.5, zoom=1.06, imagined=0.6)
 """Faces much as the device will show them, for the end."""
 
 
@@ -417,20 +445,19 @@ class IdentityBatches(Batches):
         for i, name in enumerate(rng.choice(list(self.packs), self.batch, p=self.shares)):
             pack = self.packs[name]
             row = int(rng.choice(self.rows[name]))
-            covered, new = name != "bare", rng.random() < how.imagined
-            if new:
+            covered = name != "bare"
+            over = partial(painted_over, mode=name.rstrip("0123456789"), rng=rng) if covered else None
+            if rng.random() < how.imagined:
                 number = int(rng.choice(self.numbers[not covered]))
-                image = own = imagined_face(bare.images, self.rows["bare"], number)
+                image = imagined_face(bare, self.rows["bare"], number, over)
                 targets[i, TARGET] = self.told[number]
                 targets[i, ROW] = targets[i, PERSON] = -1
             else:
-                image, own = pack.images[row], bare.images[pack.row[row]]
+                image = pack.images[row]
+                if over and rng.random() < how.repainted:
+                    image = over(bare.images[pack.row[row]], bare.points[pack.row[row]])
                 targets[i, TARGET] = pack.embedding[row]
                 targets[i, ROW], targets[i, PERSON] = pack.row[row], pack.person[row]
-            if covered and (new or rng.random() < how.swapped):
-                share = lower_half(template(), SIDE, rng)
-                other = pack.images[rng.integers(len(pack))]
-                image = (own * (1 - share) + other * share).astype(np.uint8)
             images[i] = augment(
                 image, self.size, rng, margin=MARGIN * how.zoom, moved=how.moved, spoilt=how.spoilt
             )

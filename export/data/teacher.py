@@ -143,15 +143,11 @@ def share_of(side: int, rng: np.random.Generator, *, composed: float = 0.5) -> f
     return (1 / (1 + np.exp(-along / soft)))[..., None].astype(np.float32)
 
 
-def imagine(
-    one: np.ndarray, other: np.ndarray, share: float | np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """A face that nobody has, of two aligned ones, side x side x 3 uint8; most of them warped.
+def blend(one: np.ndarray, other: np.ndarray, share: float | np.ndarray) -> np.ndarray:
+    """One face of two aligned ones, side x side x 3 uint8; `share` is that of the first, see `share_of`."""
+    return (one * share + other * (1 - share)).astype(np.uint8)
 
-    Args:
-        one, other: the faces.
-        share: see `share_of`.
-        rng: source of all chance.
-    """
-    out = (one * share + other * (1 - share)).astype(np.uint8)
-    return warp(out, rng, rng.uniform(0, 0.05)) if rng.random() < 0.7 else out
+
+def reshape(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Most faces in another shape, see `warp`; the rest as they are."""
+    return warp(image, rng, rng.uniform(0, 0.05)) if rng.random() < 0.7 else image

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +18,14 @@ import tensorflow as tf
 
 from edge.errors import ModelError
 from edge.geometry import align
+from edge.masks import Design, paint_mask
 from edge.tasks.identity import TEMPLATE, Embedder, side_of_crop, views
 from edge.tflite import load_manifest, load_model
 from export import evaluate_identity as scores
 from export import identity_model, parity
 from export.data import identity_faces as faces
-from export.data.crop_sets import unit_rows
-from export.data.teacher import Helper, Teacher, imagine, share_of, warp
+from export.data.crop_sets import found_landmarks, unit_rows
+from export.data.teacher import Helper, Teacher, blend, reshape, share_of, warp
 from export.models import identity as net
 from export.train import identity as training
 from export.train.averaging import Averaged, read_averaged, unit
@@ -226,14 +228,15 @@ def test_the_teachers_are_asked_about_faces_that_nobody_has(packs: Path, teacher
     # Those that are shown covered are never composed.
     assert faces.may_be_composed(np.arange(10)).sum() == 4
     images = np.array([np.full((faces.SIDE, faces.SIDE, 3), value, np.uint8) for value in (20, 200)])
-    flat = [np.ptp(faces.imagined_face(images, np.arange(2), number)) < 2 for number in range(60)]
+    points = np.tile(faces.template() * faces.SIDE, (2, 1, 1))
+    pack = faces.People(images, points, bare[:2], np.arange(2), np.full(2, -1))
+    flat = [np.ptp(faces.imagined_face(pack, np.arange(2), number)) < 2 for number in range(60)]
     assert all(flat[number] for number in range(60) if not faces.may_be_composed(number))
     assert not all(flat)
     # Of each is known what it is made of.
-    pack = faces.People(images, bare[:2], np.arange(2), np.full(2, -1))
     (one, share), (other, rest) = faces.made_of(pack, range(60))
     assert np.allclose(share + rest, 1)
-    light = [faces.imagined_face(images, np.arange(2), number).mean() for number in range(60)]
+    light = [faces.imagined_face(pack, np.arange(2), number).mean() for number in range(60)]
     assert np.allclose(light, share * (20 + 180 * one) + rest * (20 + 180 * other), atol=8)
 
 
@@ -277,8 +280,8 @@ def test_imagined_faces_are_of_both():
     kinds = set()
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        assert np.ptp(imagine(dark, light, share_of(64, rng, composed=0), rng)) < 2
-        out = imagine(dark, light, share_of(64, rng), rng)
+        assert np.ptp(reshape(blend(dark, light, share_of(64, rng, composed=0)), rng)) < 2
+        out = reshape(blend(dark, light, share_of(64, rng)), rng)
         assert out.shape == dark.shape
         assert out.dtype == np.uint8
         assert out.min() >= 39
@@ -311,11 +314,36 @@ def test_batches_repeat_and_point_at_the_bare_face(packs: Path):
     assert (y[:, faces.PERSON] == bare.person[rows]).all()
 
 
-def test_hard_faces_are_swapped_and_blended(packs: Path):
+def test_faces_are_painted_where_their_landmarks_are(packs: Path):
+    bare = faces.load(packs / "bare")
+    for image, points in zip(bare.images, bare.points, strict=True):
+        assert np.abs(found_landmarks(image[..., ::-1], points) - points).mean() < 3  # pixels, of 128
+    moved = bare.points + np.float32([0, 15])
+    rows = np.arange(len(bare))
+    blended = next(number for number in range(NEW) if not faces.may_be_composed(number))
+    for mode in ("painted", "occluded"):
+        seen = []
+        for points in (bare.points, moved):
+            cover = partial(faces.painted_over, mode=mode, rng=np.random.default_rng(4))
+            at = replace(bare, points=points)
+            plain = faces.imagined_face(at, rows, blended).astype(int)
+            changed = np.abs(faces.imagined_face(at, rows, blended, cover) - plain).max(axis=2) > 8
+            assert 0.03 < changed.mean() < 0.8
+            seen.append(np.argwhere(changed)[:, 0].mean())
+        assert seen[1] - seen[0] > 3
+    # The painter draws in BGR; a blue mask is blue in RGB too.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faces, "paint_mask", partial(paint_mask, design=Design(color=(0.9, 0.2, 0.1))))
+        image = faces.painted_over(bare.images[0], bare.points[0], "painted", np.random.default_rng(1))
+    red, _, blue = image[90:110, 50:80].reshape(-1, 3).mean(axis=0)
+    assert blue > red + 20
+
+
+def test_hard_faces_are_repainted_and_blended(packs: Path):
     drawing = {"size": faces.SIDE, "batch": 64, "steps": 1, "seed": 3}
     still = faces.Hardness(moved=0, spoilt=0)
     _, told = faces.IdentityBatches(packs, still, **drawing)[0]
-    _, y = faces.IdentityBatches(packs, replace(still, swapped=1.0), **drawing)[0]
+    _, y = faces.IdentityBatches(packs, replace(still, repainted=1.0), **drawing)[0]
     bare = faces.load(packs / "bare").embedding.astype(np.float32)
     for targets in (told, y):
         assert np.allclose(targets[:, faces.TARGET], bare[targets[:, faces.ROW].astype(int)])
