@@ -40,7 +40,7 @@ MARGIN = SIDE / 112
 """The packed crop is `SIDE` pixels and shows `MARGIN` times what the model learns from, to be moved."""
 SETS = ("fairface", "utkface", "genderface", "celeba", "pins")
 ASKED = 64  # faces at a time, between two moves of the progress bar
-NEW_FACES = 320_000
+NEW_FACES = 480_000
 """That nobody has; each is seen a few times in a run, another way each time."""
 COMPOSED = 5, 2
 """Of every so many of them, so many may be composed: those that are shown bare, see `teacher.share_of`."""
@@ -400,6 +400,7 @@ MORE_IMAGINED = replace(IMAGINED, imagined=0.7)
 MOST_IMAGINED = replace(IMAGINED, imagined=0.8)
 AS_SEEN = Hardness(repainted=0.5, zoom=1.06, imagined=0.6)
 """Faces much as the device will show them, for the end."""
+MORE_AS_SEEN = replace(AS_SEEN, imagined=0.7)
 
 
 class IdentityBatches(Batches):

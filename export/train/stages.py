@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import keras
 import numpy as np
 
@@ -171,6 +172,7 @@ def train_stages(
     Raises:
         ValueError: no stage is given.
     """
+    cv2.setNumThreads(1)  # batches are made by threads already
     before = _first(begin, run, shape, build) if begin else None
     for number, config in enumerate(stages, 1):
         log.info("stage %d of %d: %s", number, len(stages), config)
