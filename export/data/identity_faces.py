@@ -269,19 +269,18 @@ def recipe(rows: np.ndarray, count: int, number: int) -> Recipe:
     return Recipe(one, other, share, rng)
 
 
-def imagined_face(pack: People, rows: np.ndarray, number: int, cover: Cover | None = None) -> np.ndarray:
+def imagined_face(pack: People, rows: np.ndarray, number: int, over: Cover | None = None) -> np.ndarray:
     """A face that nobody has, SIDE x SIDE x 3 uint8, of the pack of bare ones.
 
     Args:
         pack: the bare faces.
-        rows: as `number` as in `recipe`.
-        number: which face.
-        cover: puts something before it; only for a face that is not composed.
+        rows, number: as in `recipe`.
+        over: puts something before it; only for a face that is not composed.
     """
     how = recipe(rows, len(pack), number)
     image = teacher.blend(pack.images[how.one], pack.images[how.other], how.share)
-    if cover:
-        image = cover(image, pack.points[how.one] * how.share + pack.points[how.other] * (1 - how.share))
+    if over:
+        image = over(image, pack.points[how.one] * how.share + pack.points[how.other] * (1 - how.share))
     return teacher.reshape(image, how.rng)
 
 

@@ -36,8 +36,20 @@ def save_whole(file: Path, array: np.ndarray) -> None:
     temporary.replace(file)
 
 
+def whole(folder: Path, kind: type[Any]) -> bool:
+    """Whether a pack is there with all that is kept of faces by now."""
+    names = ["ready", *(f"{one.name}.npy" for one in fields(kind))]
+    return all((folder / name).exists() for name in names)
+
+
 def load(folder: Path, kind: type[Pack]) -> Pack:
-    """What `save` wrote; pictures stay on disk until they are used."""
+    """What `save` wrote; pictures stay on disk until they are used.
+
+    Raises:
+        FileNotFoundError: there is none, or it was packed when less was kept of faces.
+    """
+    if not whole(folder, kind):
+        raise FileNotFoundError(f"no packed faces in {folder}, or not all of them: run `prepare` again")
     return kind(
         **{
             one.name: np.load(folder / f"{one.name}.npy", mmap_mode="r" if one.name == "images" else None)
@@ -79,7 +91,7 @@ def collect(
         kind: dataclass of the pack.
         dtypes: of its fields.
     """
-    if (folder / "ready").exists():
+    if whole(folder, kind):
         return
     rows: list[Row] = []
     for got in on_every_core(function, tasks, title):

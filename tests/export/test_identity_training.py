@@ -314,6 +314,17 @@ def test_batches_repeat_and_point_at_the_bare_face(packs: Path):
     assert (y[:, faces.PERSON] == bare.person[rows]).all()
 
 
+def test_packs_of_an_older_version_are_made_anew(
+    data: Path, teacher: Path, helper: Path, packs: Path, tmp_path: Path
+):
+    old = shutil.copytree(packs, tmp_path / "packs")
+    (old / "painted1" / "points.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"painted1.*`prepare` again"):
+        faces.load(old / "painted1")
+    faces.prepare(data, old, teacher, helper, variants=(1,), imagined=NEW)
+    assert (faces.load(old / "painted1").points == faces.load(packs / "painted1").points).all()
+
+
 def test_faces_are_painted_where_their_landmarks_are(packs: Path):
     bare = faces.load(packs / "bare")
     for image, points in zip(bare.images, bare.points, strict=True):
