@@ -432,7 +432,8 @@ class IdentityBatches(Batches):
             numbers = np.arange(len(said))
             self.numbers = {bare: numbers[may_be_composed(numbers) == bare] for bare in (True, False)}
         self.packs = {name: load(folder / name) for name in names}
-        kinds = [name.rstrip("0123456789") for name in names]
+        self.kinds = {name: name.rstrip("0123456789") for name in names}
+        kinds = list(self.kinds.values())
         shares = np.array([SHARES[kind] / kinds.count(kind) for kind in kinds])
         self.shares = shares / shares.sum()
         self.rows = {name: drawn(pack) for name, pack in self.packs.items()}
@@ -446,7 +447,7 @@ class IdentityBatches(Batches):
             pack = self.packs[name]
             row = int(rng.choice(self.rows[name]))
             covered = name != "bare"
-            over = partial(painted_over, mode=name.rstrip("0123456789"), rng=rng) if covered else None
+            over = partial(painted_over, mode=self.kinds[name], rng=rng) if covered else None
             if rng.random() < how.imagined:
                 number = int(rng.choice(self.numbers[not covered]))
                 image = imagined_face(bare, self.rows["bare"], number, over)
