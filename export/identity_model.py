@@ -22,7 +22,7 @@ from export.train.identity import embed, load_network, predict, whiten, whitenin
 VERSION = "1.10.0"
 CALIBRATION = 600
 WHITENED = 8000
-"""Training faces that tell how embeddings are spread."""
+"""Training faces that tell how embeddings of one person differ: the 6,751 of known people, and others."""
 SHOWN = 1500
 """Crops of lfw, half of them masked, on which the files are compared with Keras."""
 MAIN = "bare - masked"
@@ -44,7 +44,7 @@ TRAINING_DATA = [
 def shipped_networks(run: Path, packs: Path, size: int) -> tuple[Any, Any]:
     """The trained network for any number of crops, and as it ships: batch 1, embedding of length 1.
 
-    The embeddings of both are whitened by training faces; quality is a logit.
+    The embeddings of both are whitened by training faces of known people; quality is a logit.
     """
     import keras
     import tensorflow as tf
@@ -54,8 +54,10 @@ def shipped_networks(run: Path, packs: Path, size: int) -> tuple[Any, Any]:
             return tf.math.l2_normalize(x, axis=-1)  # one operator in TFLite
 
     whole = load_network(run, size)
-    crops = sampled_crops(packs, size, WHITENED, seed=5).astype(np.float32)
-    matrix = whitening(predict(whole, crops), parts=(faces.FIRST, faces.SECOND))
+    bare = faces.load(packs / "bare")
+    rows = np.argsort(bare.person < 0, kind="stable")[:WHITENED]  # known people first
+    crops = np.array([faces.seen(bare.images[row], size)[0] for row in rows], np.float32)
+    matrix = whitening(predict(whole, crops), bare.person[rows], parts=(faces.FIRST, faces.SECOND))
     network = load_network(run, size, batch=1, folded=True)
     for one in (whole, network):
         whiten(one, matrix)

@@ -434,22 +434,35 @@ def test_a_step_in_bfloat16_traces_as_a_graph(packs: Path, traced_step):
     traced_step(training.IdentityTrainer(network, known, known[:3]), pixels, targets)
 
 
-def test_whitening_evens_out_what_all_faces_share():
+def test_whitening_evens_out_how_pictures_of_one_person_differ():
+    rng = np.random.default_rng(4)
+    people = np.repeat(np.arange(2000), 2)
+    within = rng.normal(0, 0.01, (4000, 8)) * np.array([5, 2, 1, 1, 1, 1, 1, 1])
+    turned = (rng.normal(0, 1, (2000, 8))[people] + within) @ np.linalg.qr(rng.normal(0, 1, (8, 8)))[0]
+    turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+    first, second = turned[:3000:2], turned[1:3000:2]
+    people[3000:3900] = -1
+    people[3900:] = np.arange(5000, 5100)  # nor do those who were seen once tell anything
+
+    def spread(**how: float) -> float:
+        values = np.linalg.eigvalsh(np.cov(((first - second) @ training.whitening(turned, people, **how)).T))
+        return float(values[-1] / values[0])
+
+    before = spread(share=0)
+    assert before > 5
+    assert spread(share=0.25, shrinkage=0) == pytest.approx(before**0.75, rel=0.02)
+    assert spread(share=1, shrinkage=0) == pytest.approx(1, abs=0.02)
+    assert 1.5 < spread(share=1) < before - 1
+
+
+def test_whitening_makes_parts_count_alike():
     rng = np.random.default_rng(4)
     vectors = rng.normal(0, 1, (4000, 8)) * np.array([5, 2, 1, 1, 1, 1, 1, 1]) + np.arange(8)
-    turned = vectors @ np.linalg.qr(rng.normal(0, 1, (8, 8)))[0]
-    spreads = []
-    for share in (0, 0.25, 1):
-        matrix = training.whitening(turned, share=share, shrinkage=0)
-        values = np.linalg.eigvalsh(np.cov((turned @ matrix).T))
-        spreads.append(values[-1] / values[0])
-    assert spreads[0] == pytest.approx(25, rel=0.2)
-    assert spreads[1] == pytest.approx(spreads[0] ** 0.75, rel=0.01)
-    assert spreads[2] == pytest.approx(1, abs=1e-3)
+    nobody = np.full(4000, -1)
     parts = slice(0, 4), slice(4, 8)
-    white = vectors @ training.whitening(vectors, parts=parts, share=0)
+    white = vectors @ training.whitening(vectors, nobody, parts=parts)
     lengths = [np.linalg.norm(vectors[:, part], axis=1).mean() for part in parts]
-    # Without whitening what is left is that both parts count alike.
+    # Where nobody is known what is left is that both parts count alike.
     for part, length in zip(parts, lengths, strict=True):
         assert np.allclose(white[:, part] * length, vectors[:, part], rtol=1e-4, atol=1e-3)
 
