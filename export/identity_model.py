@@ -19,7 +19,7 @@ from export.models.identity import DIMENSIONS
 from export.train.averaging import unit
 from export.train.identity import embed, load_network, predict, whiten, whitening
 
-VERSION = "1.10.0"
+VERSION = "1.11.0"
 CALIBRATION = 600
 WHITENED = 8000
 """Training faces that tell how embeddings of one person differ: the 6,751 of known people, and others."""

@@ -64,6 +64,10 @@ STAGES: tuple[IdentityStage, ...] = (
     replace(
         IMAGINED, epochs=4, muon=True, rate=8e-4, warmup=50, kept=0.5, seed=71, hardness=faces.MORE_AS_SEEN
     ),
+    replace(IMAGINED, epochs=8, muon=True, rate=1.1e-3, seed=81, hardness=faces.MOST_IMAGINED),
+    replace(
+        IMAGINED, epochs=3, muon=True, rate=5e-4, warmup=50, kept=0.5, seed=82, hardness=faces.MORE_AS_SEEN
+    ),
 )
 
 WEIGHTS = {"first": 10.0, "second": 10.0, "others": 0.6, "people": 0.05, "quality": 0.5}
