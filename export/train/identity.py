@@ -287,15 +287,14 @@ def whitening(
     scale = np.ones(vectors.shape[1])
     for part in parts:
         scale[part] = 1 / np.linalg.norm(vectors[:, part], axis=1).mean()
-    _, who = np.unique(people, return_inverse=True)
-    count = np.bincount(who)[who]
-    chosen = (people >= 0) & (count > 1)
+    _, who, count = np.unique(people, return_inverse=True, return_counts=True)
+    chosen = (people >= 0) & (count[who] > 1)
     if not chosen.any():
         return np.diag(scale).astype(np.float32)
-    seen, who = unit_rows(vectors[chosen].astype(np.float64) * scale), who[chosen]
-    total = np.zeros((who.max() + 1, vectors.shape[1]))
+    seen, who = unit_rows(vectors[chosen] * scale), who[chosen]
+    total = np.zeros((len(count), vectors.shape[1]))
     np.add.at(total, who, seen)
-    apart = seen - total[who] / count[chosen, None]
+    apart = seen - total[who] / count[who, None]
     values, axes = np.linalg.eigh(apart.T @ apart)
     matrix = axes @ np.diag((values / values.mean() + shrinkage) ** (-share / 2)) @ axes.T
     return np.asarray(scale[:, None] * matrix, np.float32)
