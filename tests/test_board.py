@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edge import board
@@ -233,14 +232,11 @@ def test_a_slow_loop_is_not_slowed_down_beyond_a_frame_a_second(pi: Path) -> Non
 
 def test_looking_costs_less_than_a_tenth_of_a_millisecond_per_frame(pi: Path) -> None:
     pacer = Pacer(root=pi)
-    took = []
-    for _ in range(5):
-        begun = time.thread_time()  # not what others on this machine take
-        for _ in range(150):  # five seconds of a camera, with
-            pacer.rest()
-        pacer._look(time.monotonic())  # the one look that falls into them
-        took.append(time.thread_time() - begun)
-    assert min(took) / 150 < 1e-4
+    begun = time.perf_counter()
+    for _ in range(150):  # five seconds of a camera, with
+        pacer.rest()
+    pacer._look(time.monotonic())  # the one look that falls into them
+    assert (time.perf_counter() - begun) / 150 < 1e-4
 
 
 # ------------------------------------------------------------------------------------------- in the loop
@@ -262,13 +258,13 @@ class Always(Pacer):
 def test_a_live_source_is_slowed_down() -> None:
     kept, canvas = Kept(), Canvas()
     source = Clip(1000, live=True, pause=0.005)
-    report = Pipeline(source, OneFace(), [kept], canvas=canvas, pacer=Always(0.2), frames=10).run()
-    assert report.fps < 6
+    # A rest that is long against the pauses of a busy machine.
+    report = Pipeline(source, OneFace(), [kept], canvas=canvas, pacer=Always(0.25), frames=10).run()
+    assert report.fps < 5
     assert canvas.fps is not None
-    assert canvas.fps < 6  # what is shown counts the rests
-    # What is measured does not, and frames are fresh all the same: most of them, since machines pause.
-    assert report.stages["loop"].percentile(50) < 150
-    assert np.median([one.timing_ms["frame_age"] for one in kept.got]) < 150
+    assert canvas.fps < 5  # what is shown counts the rests
+    assert report.stages["loop"].percentile(50) < 200  # what is measured does not
+    assert max(one.timing_ms["frame_age"] for one in kept.got) < 200  # and frames are fresh all the same
 
 
 def test_a_file_is_not() -> None:
@@ -290,4 +286,4 @@ def test_a_rest_does_not_delay_the_end(how: str) -> None:
         timer.start()
     begun = time.monotonic()
     pipeline[0].run()
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 3

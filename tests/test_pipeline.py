@@ -135,9 +135,8 @@ def test_a_live_source_drops_what_is_too_much_and_stays_fresh() -> None:
     assert numbers == sorted(set(numbers))
     assert report.frames == len(numbers) < 30
     assert report.dropped == 60 - report.frames
-    # Not older than the time to analyse one frame plus the wait for the one before; with every frame that
-    # came analysed, half of them would be older than half a second.
-    assert np.median([one.timing_ms["frame_age"] for one in kept.got]) < 200
+    # Not older than the time to analyse one frame plus the wait for the one before.
+    assert max(one.timing_ms["frame_age"] for one in kept.got) < 200
     assert [one.time for one in kept.got] == sorted(one.time for one in kept.got)
 
 
@@ -246,7 +245,7 @@ def test_frames_per_second_are_told_to_the_canvas() -> None:
     canvas = Canvas()
     Pipeline(Clip(40), OneFace(0.01), canvas=canvas).run()
     assert canvas.fps is not None
-    assert 1 < canvas.fps < 101  # a machine with much else to do is slower
+    assert 20 < canvas.fps < 101
 
 
 def test_the_stages_add_up() -> None:

@@ -275,10 +275,10 @@ def test_telling_costs_nothing_between_two_reports(manager: Manager) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "30000000"}
     sink = SystemdSink(Canvas(), environment=environment)
     sink.write(FRAME, ANALYSIS)
-    begun = time.thread_time()  # not what others on this machine take
+    begun = time.perf_counter()
     for _ in range(1000):
         sink.write(FRAME, ANALYSIS)
-    assert (time.thread_time() - begun) / 1000 < 5e-5
+    assert (time.perf_counter() - begun) / 1000 < 5e-5
     assert manager.wait(lambda: manager.fed())
     assert len(manager.got) == 4  # waiting, READY, WATCHDOG, STATUS
 

@@ -446,7 +446,7 @@ def test_a_slow_sink_does_not_hold_up_a_live_loop() -> None:
         assert time.monotonic() - start < 1.5
     assert inner.got == sorted(inner.got)
     assert inner.got[-1] == 49  # the newest is never the one that is given up
-    assert sink.skipped == 50 - len(inner.got) > 10
+    assert sink.skipped == 50 - len(inner.got) > 30
     assert inner.closed == 1
     assert inner.threads.isdisjoint({threading.get_ident()})
 
